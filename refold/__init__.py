@@ -1,0 +1,11 @@
+"""Refold: async functions that survive `kill -9`, because everything they do is an event in a log."""
+
+__all__: list[str] = []
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # lazy: importlib.metadata costs as much as a third of the whole import
+        from importlib.metadata import version
+
+        return version("refold")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
