@@ -1,0 +1,115 @@
+"""Who executes the runs of a store: one process at a time, known by an operating-system lock on a file.
+
+The lock belongs to the process, so it is free again the moment the process dies, kill -9 included. To
+take over from a holder that hangs and cannot be killed, remove the lock file: the next one to come
+makes a new file and holds that. The old one is fenced all the same, for every run it still believes in
+has been claimed at a version it does not expect.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import threading
+from pathlib import Path
+
+from .clock import SystemClock, to_datetime
+from .errors import StoreBusy, StoreError, StoreFull, StoreReadOnly
+
+_Key = tuple[int, int]
+
+# POSIX locks are per process: a second lock() in this process would succeed, and closing any second
+# descriptor of the file would drop the lock. So the locks of this process are remembered by inode, and
+# the file is not even opened while one of them is held here.
+_held: dict[_Key, str] = {}
+_guard = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child holds nothing: these locks are not inherited."""
+    global _guard
+    _held.clear()
+    _guard = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+class Hold:
+    """The lock of one store. `acquire` and `release`, both idempotent where it makes sense."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = -1
+        self._key: _Key = (0, 0)
+        self._pid = 0
+
+    def acquire(self, owner: str) -> None:
+        """Take the lock or raise `StoreBusy` with the name of the holder."""
+        since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
+        note = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
+        try:
+            while not self._try(json.dumps(note)):
+                pass
+        except OSError as error:
+            raise self._typed(error) from error
+
+    def _try(self, note: str) -> bool:
+        with _guard:
+            if (key := self._inode()) in _held:
+                raise self._busy(_held[key])
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stat = os.fstat(fd)
+                if self._inode() != (stat.st_dev, stat.st_ino):
+                    os.close(fd)  # somebody removed the file in between: what we hold is nobody's lock
+                    return False
+                os.ftruncate(fd, 0)
+                os.write(fd, note.encode())
+            except OSError as error:
+                text = os.pread(fd, 4096, 0).decode(errors="replace")
+                os.close(fd)
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise self._busy(text) from None
+                raise
+            self._fd, self._key, self._pid = fd, (stat.st_dev, stat.st_ino), os.getpid()
+            _held[self._key] = note
+            return True
+
+    def _inode(self) -> _Key:
+        try:
+            stat = os.stat(self.path)
+        except FileNotFoundError:
+            return (0, 0)
+        return (stat.st_dev, stat.st_ino)
+
+    def _busy(self, note: str) -> StoreBusy:
+        try:
+            holder = "{owner} (pid {pid} on {host}, since {since})".format(**json.loads(note))
+        except (ValueError, KeyError, TypeError):
+            holder = "another process"
+        return StoreBusy(
+            f"{self.path} is held by {holder}; only one process at a time executes the runs of a store: "
+            "stop that one first, or, if it hangs for good, remove this file and start again",
+            holder,
+        )
+
+    def _typed(self, error: OSError) -> StoreError:
+        what = f"cannot lock {self.path}: {error.strerror}"
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return StoreReadOnly(f"{what}; whoever executes runs needs write permission there")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StoreFull(f"{what}; free some space")
+        return StoreError(what)
+
+    def release(self) -> None:
+        """Let go, if held by this process."""
+        with _guard:
+            fd, self._fd = self._fd, -1
+            if fd < 0:
+                return
+            if self._pid == os.getpid():
+                _held.pop(self._key, None)
+                os.ftruncate(fd, 0)
+            os.close(fd)

@@ -1,0 +1,196 @@
+"""The store in memory: the same promises as a file except that it ends with the process."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.popo import POPOApplicationRecorder
+
+from .errors import StoreBusy, StoreError
+from .store import Append, Refusal, Unit
+from .stream import INBOX, Row, Tail, row_hash
+from .work import Work
+
+
+class MemoryStore(POPOApplicationRecorder):
+    """A `Store` without a file, for tests and for runs that need not survive.
+
+    Everybody who shares it shares this object, so `changed` cannot tell others from oneself and
+    counts every commit.
+    """
+
+    url = "memory://"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hashes: list[bytes] = []
+        self._work: dict[str, Work] = {}
+        self._mail: dict[str, int] = {}
+        self._asked_at = 0
+        self._owner: str | None = None
+        self._closed = False
+
+    # ---- writing
+
+    def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
+        """Store the units in order; see `Store.commit`."""
+        with self._database_lock:
+            if self._closed:
+                raise StoreError("this memory store is closed; what it held is gone")
+            refusals = [self._commit_one(unit) for unit in units]
+        self._notify_listeners()
+        return refusals
+
+    def _commit_one(self, unit: Unit) -> Refusal | None:
+        versions: dict[str, int] = {}
+        for append in unit.appends:
+            found = versions.get(append.stream)
+            if found is None:
+                found = self.tail(append.stream).version
+            if found != append.expected:
+                return Refusal(append.stream, append.expected, self.tail(append.stream).version)
+            versions[append.stream] = found + len(append.rows)
+        for append in unit.appends:
+            self._store(append)
+        if unit.work is not None:
+            run_id = unit.work.run_id
+            self._work[run_id] = unit.work
+            if run_id not in self._mail:
+                self._mail[run_id] = self.tail(run_id + INBOX).version
+        if unit.mail is not None:
+            run_id, version = unit.mail
+            if run_id in self._mail:
+                self._mail[run_id] = max(self._mail[run_id], version)
+        return None
+
+    def _store(self, append: Append) -> None:
+        index = self._stored_events_index[append.stream]
+        for row in append.rows:
+            index[row.version] = len(self._stored_events)
+            self._stored_events.append(StoredEvent(row.stream, row.version, row.tag, row.state))
+            self._hashes.append(row.hash)
+
+    def _update_table(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        """The library's way to append: the unique key is its only check, the hashes are made here."""
+        for event in stored_events:
+            stream, version = str(event.originator_id), event.originator_version
+            previous = self.tail(stream).hash
+            # One by one, so that the next event of the same stream finds this one before it.
+            super()._update_table([event], **kwargs)
+            self._hashes.append(row_hash(previous, stream, version, event.topic, event.state))
+        end = len(self._stored_events)
+        return list(range(end - len(stored_events) + 1, end + 1))
+
+    # ---- reading
+
+    def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
+        """Rows of one stream with version > `after`, in order."""
+        with self._database_lock:
+            index = self._stored_events_index.get(stream)
+            if not index:
+                return []
+            versions = range(max(after + 1, next(iter(index))), next(reversed(index)) + 1)
+            return [self._row(index[version]) for version in versions[:limit] if version in index]
+
+    def _row(self, place: int) -> Row:
+        event = self._stored_events[place]
+        return Row(
+            str(event.originator_id),
+            event.originator_version,
+            event.topic,
+            event.state,
+            self._hashes[place],
+            place + 1,
+        )
+
+    def tail(self, stream: str) -> Tail:
+        """Last version and hash of a stream."""
+        with self._database_lock:
+            index = self._stored_events_index.get(stream)
+            if not index:
+                return Tail()
+            version = next(reversed(index))
+            return Tail(version, self._hashes[index[version]])
+
+    def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
+        """Rows of all streams with position > `after`, in the order of commit."""
+        with self._database_lock:
+            end = min(after + limit, len(self._stored_events))
+            return [self._row(place) for place in range(after, end)]
+
+    def position(self) -> int:
+        """Position of the last row."""
+        return len(self._stored_events)
+
+    # ---- the dispatch table
+
+    def work(self, run_id: str) -> Work | None:
+        """The run's row of `work`."""
+        return self._work.get(run_id)
+
+    def due(self, now: float, limit: int = 1000) -> list[str]:
+        """Runs that want attention: due ones first, then those with mail."""
+        with self._database_lock:
+            deadlines = self._deadlines()
+            due = [run_id for at, run_id in sorted(deadlines) if at <= now]
+            mail = sorted(w.run_id for w in self._work.values() if self._has_mail(w))
+        return list(dict.fromkeys(due + mail))[:limit]
+
+    def _deadlines(self) -> list[tuple[float, str]]:
+        return [
+            (work.due_at, work.run_id)
+            for work in self._work.values()
+            if work.due_at is not None and work.state in ("pending", "waiting")
+        ]
+
+    def _has_mail(self, work: Work) -> bool:
+        return work.state != "done" and self._mail[work.run_id] > work.seen
+
+    def running(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of runs in state `running` greater than `after`."""
+        with self._database_lock:
+            found = [w.run_id for w in self._work.values() if w.state == "running" and w.run_id > after]
+        return sorted(found)[:limit]
+
+    def next_due(self, now: float) -> float | None:
+        """The earliest `due_at` later than `now`."""
+        with self._database_lock:
+            return min((at for at, _ in self._deadlines() if at > now), default=None)
+
+    def all_work(self) -> list[tuple[Work, int]]:
+        """The whole `work` table with `mail`."""
+        with self._database_lock:
+            return [(self._work[run_id], self._mail[run_id]) for run_id in sorted(self._work)]
+
+    def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
+        """Replace the whole `work` table."""
+        with self._database_lock:
+            self._work = {work.run_id: work for work, _ in rows}
+            self._mail = {work.run_id: mail for work, mail in rows}
+
+    def changed(self) -> bool:
+        """Whether anything was committed since the last call."""
+        before, self._asked_at = self._asked_at, len(self._stored_events)
+        return self._asked_at != before
+
+    # ---- owning
+
+    def hold(self, owner: str) -> None:
+        """Become the one executor of this object."""
+        with self._database_lock:
+            if self._owner is not None:
+                raise StoreBusy(
+                    f"this memory store is held by {self._owner}; only one engine at a time executes "
+                    "the runs of a store: close that one first",
+                    self._owner,
+                )
+            self._owner = owner
+
+    def release(self) -> None:
+        """Stop being the executor."""
+        self._owner = None
+
+    def close(self) -> None:
+        """Release; nothing can be stored any more, what is there can still be read."""
+        self.release()
+        self._closed = True

@@ -1,0 +1,49 @@
+"""From a URL to a store."""
+
+import os
+
+from .errors import ConfigurationError
+from .store import Store
+
+FORMS = "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, or just a path"
+
+
+def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
+    """The store that a URL or a path names; a file that does not exist is made unless `create` is False.
+
+    Raises `ConfigurationError` for any other form, a `StoreError` when the file cannot be used.
+    """
+    text = os.fspath(url)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return _sqlite(text, text, create)
+    if scheme == "sqlite":
+        if not rest.startswith("/"):
+            raise ConfigurationError(
+                f"{text!r}: three slashes, please, as in sqlite:///{rest or 'refold.db'}"
+            )
+        return _sqlite(text, rest[1:], create)
+    if scheme == "memory":
+        if rest:
+            raise ConfigurationError(f"{text!r}: a memory store has no name; write memory://")
+        from .memory import MemoryStore
+
+        return MemoryStore()
+    if scheme.partition("+")[0] in ("postgresql", "postgres"):
+        raise ConfigurationError(f"{_shown(text)}: PostgreSQL is not in this release; use {FORMS}")
+    raise ConfigurationError(f"{_shown(text)}: no store is called {scheme!r}; use {FORMS}")
+
+
+def _sqlite(text: str, path: str, create: bool) -> Store:
+    if not path or path.startswith(":memory:") or path.startswith("file:"):
+        raise ConfigurationError(f"{text!r} is not the path of a file; use {FORMS}")
+    # Not at the top: sqlite3 and the library's recorders cost 0.1 s, and importing refold should not.
+    from .sqlite import SQLiteStore
+
+    return SQLiteStore(path, create=create)
+
+
+def _shown(url: str) -> str:
+    """The URL without what may be a password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,73 @@
+-- The queries of the SQLite store, each under its name.
+
+-- name: append
+-- One event; its position (`rowid`) is given by SQLite.
+INSERT INTO stored_events (originator_id, originator_version, topic, state, hash) VALUES (?, ?, ?, ?, ?)
+
+-- name: version
+-- Where a stream stands; NULL when it does not exist.
+SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?
+
+-- name: tail
+-- Version and hash of a stream's last row.
+SELECT originator_version, hash FROM stored_events
+WHERE originator_id = ? ORDER BY originator_version DESC LIMIT 1
+
+-- name: read
+-- Rows of one stream in order.
+SELECT originator_id, originator_version, topic, state, hash, rowid FROM stored_events
+WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?
+
+-- name: scan
+-- Rows of all streams in the order of commit: positions are given under the write lock, and a rolled
+-- back transaction gives its positions back.
+SELECT originator_id, originator_version, topic, state, hash, rowid FROM stored_events
+WHERE rowid > ? ORDER BY rowid LIMIT ?
+
+-- name: position
+-- Position of the last row.
+SELECT MAX(rowid) FROM stored_events
+
+-- name: set_work
+-- A row of `work`, all columns but `mail`. Nothing is written when nothing changed, which is so for
+-- most steps, and saves the pages of this table in their commits. A run that is new may have had mail before.
+INSERT INTO work (run_id, workflow, version, state, due_at, seen, generation, status, mail)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+    IFNULL((SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?1 || '/inbox'), 0))
+ON CONFLICT (run_id) DO UPDATE SET
+    workflow = excluded.workflow, version = excluded.version, state = excluded.state,
+    due_at = excluded.due_at, seen = excluded.seen, generation = excluded.generation, status = excluded.status
+WHERE state <> excluded.state OR due_at IS NOT excluded.due_at OR seen <> excluded.seen
+    OR generation <> excluded.generation OR status <> excluded.status
+    OR version <> excluded.version OR workflow <> excluded.workflow
+
+-- name: set_mail
+-- The run's inbox has grown.
+UPDATE work SET mail = ?2 WHERE run_id = ?1 AND mail < ?2
+
+-- name: work
+SELECT run_id, workflow, version, state, due_at, seen, generation, status FROM work WHERE run_id = ?
+
+-- name: due
+-- Runs whose time has come, earliest first.
+SELECT run_id FROM work WHERE state IN ('pending', 'waiting') AND due_at <= ? ORDER BY due_at, run_id LIMIT ?
+
+-- name: mail
+-- Runs with messages they have not consumed.
+SELECT run_id FROM work WHERE mail > seen AND state <> 'done' ORDER BY run_id LIMIT ?
+
+-- name: running
+SELECT run_id FROM work WHERE state = 'running' AND run_id > ? ORDER BY run_id LIMIT ?
+
+-- name: next_due
+SELECT MIN(due_at) FROM work WHERE state IN ('pending', 'waiting') AND due_at > ?
+
+-- name: all_work
+SELECT run_id, workflow, version, state, due_at, seen, generation, status, mail FROM work ORDER BY run_id
+
+-- name: clear_work
+DELETE FROM work
+
+-- name: insert_work
+INSERT INTO work (run_id, workflow, version, state, due_at, seen, generation, status, mail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)

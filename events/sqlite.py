@@ -1,0 +1,242 @@
+"""The store in a SQLite file: write-ahead log, `synchronous=FULL`, one commit for many units."""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor
+from msgspec.structs import astuple
+
+from .errors import StoreError
+from .hold import Hold
+from .sqlite_file import QUERIES, Datastore, File
+from .store import Append, Refusal, Unit
+from .stream import GENESIS, Row, Tail, row_hash
+from .work import Work
+
+_APPEND = QUERIES["append"]
+_VERSION = QUERIES["version"]
+_TAIL = QUERIES["tail"]
+_SET_WORK = QUERIES["set_work"]
+_SET_MAIL = QUERIES["set_mail"]
+_EVERYTHING = 2**62
+
+
+class SQLiteStore(SQLiteApplicationRecorder):
+    """A `Store` in one file (see `events/store.py` for what each method promises).
+
+    Any number of processes may read it, and append in their turn; one at a time executes (`hold`).
+    Opening checks and, when needed, updates the schema; it raises `SchemaMismatch`, `StoreCorrupt`
+    or another `StoreError`. `create=False` refuses to make a new file.
+    """
+
+    file_class: type[File] = File
+
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
+        self.path = Path(path).absolute()
+        self.url = f"sqlite:///{self.path}"
+        self._file = self.file_class(self.path, create=create)
+        self._hold = Hold(Path(f"{self.path}.lock"))
+        self._seen: dict[str, tuple[sqlite3.Connection, int]] = {}
+        self._poller: sqlite3.Connection | None = None
+        super().__init__(Datastore(self._file))
+        self.insert_events_statement = _APPEND
+        self.changed()
+
+    # ---- writing
+
+    def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
+        """Store the units in one durable transaction; see `Store.commit`."""
+        file = self._file
+        with file.lock:
+            try:
+                connection = file.writer()
+                connection.execute("BEGIN IMMEDIATE")
+                refusals = _write(connection, units)
+                connection.execute("COMMIT")
+            except BaseException as error:
+                # Closing rolls back; after a failed COMMIT nothing else is certain, and a fresh
+                # connection costs less than finding out.
+                file.drop_writer()
+                if isinstance(error, Exception) and not isinstance(error, StoreError):
+                    raise file.typed(error, "write") from error
+                raise
+        return refusals
+
+    def _insert_events(
+        self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **_: Any
+    ) -> Sequence[int]:
+        """The library's way to append: the unique key is its only check, the hashes are made here."""
+        hashes: dict[str, bytes] = {}
+        positions: list[int] = []
+        for event in stored_events:
+            stream = event.originator_id.hex if isinstance(event.originator_id, UUID) else event.originator_id
+            if stream not in hashes:
+                c.execute(_TAIL, (stream,))
+                found = c.fetchone()
+                hashes[stream] = found["hash"] if found else GENESIS
+            version, tag, state = event.originator_version, event.topic, event.state
+            hashes[stream] = row_hash(hashes[stream], stream, version, tag, state)
+            c.execute(_APPEND, (stream, version, tag, state, hashes[stream]))
+            positions.append(c.lastrowid)
+        return positions
+
+    def create_table(self) -> None:
+        """Nothing to do: opening has made the tables."""
+
+    # ---- reading
+
+    def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        file = self._file
+        try:
+            connection = file.reader()
+            try:
+                return connection.execute(QUERIES[query], parameters).fetchall()
+            finally:
+                file.put_back(connection)
+        except sqlite3.Error as error:
+            raise file.typed(error, "read") from error
+
+    def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
+        """Rows of one stream with version > `after`, in order."""
+        limit = _EVERYTHING if limit is None else limit
+        return list(map(Row._make, self._rows("read", (stream, after, limit))))
+
+    def tail(self, stream: str) -> Tail:
+        """Last version and hash of a stream."""
+        found = self._rows("tail", (stream,))
+        return Tail(*found[0]) if found else Tail()
+
+    def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
+        """Rows of all streams with position > `after`, in the order of commit."""
+        return list(map(Row._make, self._rows("scan", (after, limit))))
+
+    def position(self) -> int:
+        """Position of the last row."""
+        return self._rows("position")[0][0] or 0
+
+    # ---- the dispatch table
+
+    def work(self, run_id: str) -> Work | None:
+        """The run's row of `work`."""
+        found = self._rows("work", (run_id,))
+        return Work(*found[0]) if found else None
+
+    def due(self, now: float, limit: int = 1000) -> list[str]:
+        """Runs that want attention: due ones first, then those with mail."""
+        found = dict.fromkeys(run_id for (run_id,) in self._rows("due", (now, limit)))
+        if len(found) < limit:
+            found.update(dict.fromkeys(run_id for (run_id,) in self._rows("mail", (limit,))))
+        return list(found)[:limit]
+
+    def running(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of runs in state `running` greater than `after`."""
+        return [run_id for (run_id,) in self._rows("running", (after, limit))]
+
+    def next_due(self, now: float) -> float | None:
+        """The earliest `due_at` later than `now`."""
+        found: float | None = self._rows("next_due", (now,))[0][0]
+        return found
+
+    def all_work(self) -> list[tuple[Work, int]]:
+        """The whole `work` table with `mail`."""
+        return [(Work(*columns), mail) for *columns, mail in self._rows("all_work")]
+
+    def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
+        """Replace the whole `work` table."""
+        with self._file.writing() as connection:
+            connection.execute(QUERIES["clear_work"])
+            connection.executemany(QUERIES["insert_work"], [(*astuple(work), mail) for work, mail in rows])
+
+    def changed(self) -> bool:
+        """Whether anybody else has committed since the last call.
+
+        The writer tells exactly: SQLite does not count a connection's own commits. While a thread
+        commits with it a reader is asked, and our own commits may then count, too.
+        """
+        file = self._file
+        try:
+            if file.lock.acquire(blocking=False):
+                try:
+                    return self._moved("writer", file.writer())
+                finally:
+                    file.lock.release()
+            if self._poller is None:
+                self._poller = file.reader()
+            return self._moved("reader", self._poller)
+        except sqlite3.Error as error:
+            raise file.typed(error, "read") from error
+
+    def _moved(self, who: str, connection: sqlite3.Connection) -> bool:
+        """Whether `data_version` differs from last time; a new connection counts anew, so it moved, too."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        now, before = (connection, version), self._seen.get(who)
+        self._seen[who] = now
+        return now != before
+
+    # ---- owning
+
+    def hold(self, owner: str) -> None:
+        """Become the one executor of this file."""
+        self._hold.acquire(owner)
+
+    def release(self) -> None:
+        """Stop being the executor."""
+        self._hold.release()
+
+    def close(self) -> None:
+        """Release and close everything."""
+        self.release()
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
+        self._file.close()
+
+
+def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusal | None]:
+    """Check every unit, then write those that passed: all reads before the first write."""
+    versions: dict[str, int] = {}
+    rows: list[tuple[Any, ...]] = []
+    work: list[tuple[Any, ...]] = []
+    mail: list[tuple[str, int]] = []
+    refusals: list[Refusal | None] = []
+    for unit in units:
+        refusal = _check(connection, unit.appends, versions)
+        refusals.append(refusal)
+        if refusal is not None:
+            continue
+        for append in unit.appends:
+            rows.extend([row[:5] for row in append.rows])
+        if unit.work is not None:
+            work.append(astuple(unit.work))
+        if unit.mail is not None:
+            mail.append(unit.mail)
+    if rows:
+        connection.executemany(_APPEND, rows)
+    if work:
+        connection.executemany(_SET_WORK, work)
+    if mail:
+        connection.executemany(_SET_MAIL, mail)
+    return refusals
+
+
+def _check(
+    connection: sqlite3.Connection, appends: Sequence[Append], versions: dict[str, int]
+) -> Refusal | None:
+    """Compare with the versions as they are after the units before; on success count these rows, too."""
+    for place, append in enumerate(appends):
+        stream = append.stream
+        found = versions.get(stream)
+        if found is None:
+            found = connection.execute(_VERSION, (stream,)).fetchone()[0] or 0
+        if found != append.expected:
+            versions[stream] = found
+            for earlier in reversed(appends[:place]):
+                versions[earlier.stream] = earlier.expected
+            return Refusal(stream, append.expected, versions[stream])
+        versions[stream] = found + len(append.rows)
+    return None

@@ -1,0 +1,305 @@
+"""A SQLite file as Refold uses it: its connections, its schema, and what its errors mean."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from eventsourcing.sqlite import SQLiteConnection, SQLiteCursor, SQLiteDatastore, SQLiteTransaction
+
+from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+
+APPLICATION_ID = 0x5246_4C44
+"""`RFLD`: at byte 68 of every Refold file, so that `file` and others can tell what it is."""
+SCHEMA_VERSION = 1
+BUSY_S = 5.0
+"""How long to wait for another process that writes, before `StoreBusy`."""
+CACHED_STATEMENTS = 128
+"""The library keeps one statement, and so prepares 12 µs worth of SQL in each commit, not 6."""
+KEEP_WAL_BYTES = 64 * 1024 * 1024
+"""A write-ahead log that one huge value has blown up shrinks to this at the next checkpoint."""
+
+_SQL = Path(__file__).with_name("sql")
+
+
+def _named_queries(text: str) -> dict[str, str]:
+    blocks = (block.split("\n", 1) for block in text.split("-- name: ")[1:])
+    return {name.strip(): _without_comments(body) for name, body in blocks}
+
+
+def _without_comments(sql: str) -> str:
+    lines = (line.strip() for line in sql.splitlines() if not line.lstrip().startswith("--"))
+    return "\n".join(line for line in lines if line)
+
+
+QUERIES = _named_queries((_SQL / "sqlite.sql").read_text())
+"""The statements of `sql/sqlite.sql` by name."""
+
+
+class File:
+    """One writing connection, and as many reading ones as threads read at once.
+
+    The library's pool is not used: there a writer that waits its turn holds the readers up.
+    """
+
+    synchronous = "FULL"
+    """With NORMAL a power cut loses acknowledged events (1,172 of 1,500 images; FULL: none)."""
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        """Held by whoever uses the writer."""
+        self._database = str(path)
+        self._uri = False
+        self._pid = os.getpid()
+        self._closed = False
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        if not create and not path.exists():
+            raise StoreError(f"no store at {path}; give the path of an existing one")
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self.close()
+            raise self.typed(error, "open") from error
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- connections
+
+    def writer(self) -> sqlite3.Connection:
+        """The writing connection; only while holding `lock`."""
+        if self._pid != os.getpid():
+            raise StoreError(f"{self.path} was opened before this process was forked; open it again here")
+        if self._closed:
+            raise StoreError(f"{self.path} is closed")
+        if self._writer is None:
+            self._writer = self._connect()
+        return self._writer
+
+    def drop_writer(self) -> None:
+        """Give up the writing connection after an error that leaves its state in doubt."""
+        connection, self._writer = self._writer, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction on the writer: committed at the end, rolled back on any error."""
+        with self.lock:
+            connection = self.writer()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException as error:
+                self.drop_writer()  # which rolls back
+                if isinstance(error, sqlite3.Error):
+                    raise self.typed(error, "write") from error
+                raise
+
+    def reader(self) -> sqlite3.Connection:
+        """A reading connection; give it back with `put_back`."""
+        if self._pid != os.getpid():
+            raise StoreError(f"{self.path} was opened before this process was forked; open it again here")
+        try:
+            return self._readers.pop()
+        except IndexError:
+            return self._connect(read_only=True)
+
+    def put_back(self, connection: sqlite3.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._readers.append(connection)
+
+    def close(self) -> None:
+        """Close all connections. The writer goes last: its settings govern the final checkpoint."""
+        self._closed = True
+        if self._pid != os.getpid():
+            return
+        while self._readers:
+            self._readers.pop().close()
+        with self.lock:
+            self.drop_writer()
+
+    def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"{self.path} is closed")
+        connection = sqlite3.connect(
+            self._database,
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=CACHED_STATEMENTS,
+            uri=self._uri,
+        )
+        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+        connection.execute(f"PRAGMA journal_size_limit = {KEEP_WAL_BYTES}")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    # ---- opening
+
+    def _open(self) -> None:
+        try:
+            found = self._schema(self.writer())
+        except sqlite3.OperationalError as error:
+            if not self._only_readable():
+                raise
+            # SQLite cannot make the -shm file that a WAL database needs. Nobody is writing (there
+            # is no -wal), so it can be read as it lies there.
+            self.drop_writer()
+            self._database, self._uri = f"{self.path.absolute().as_uri()}?immutable=1", True
+            found = self._schema(self.writer())
+            if not found:
+                raise self.typed(error, "open") from error
+        if found != SCHEMA_VERSION:
+            self._migrate()
+        elif not self._uri and self._journal_mode() != "wal":  # a copy made with VACUUM INTO, for one
+            with suppress(sqlite3.OperationalError):
+                self._turn_wal_on()
+
+    def _journal_mode(self) -> str:
+        (mode,) = self.writer().execute("PRAGMA journal_mode").fetchone()
+        return str(mode)
+
+    def _only_readable(self) -> bool:
+        wal = Path(f"{self.path}-wal")
+        return (
+            self.path.exists()
+            and not os.access(self.path.parent, os.W_OK)
+            and not (wal.exists() and wal.stat().st_size)
+        )
+
+    def _schema(self, connection: sqlite3.Connection) -> int:
+        """Version of the schema; 0 for an empty file. Refuses what is not ours, before touching it."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+            if application or tables:
+                raise SchemaMismatch(
+                    f"{self.path} is a SQLite file of another application (application_id "
+                    f"{application:#x}, {tables} tables and indexes), not a Refold store; give another path"
+                )
+            return 0
+        row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        if row is None or not row[0].isdecimal():
+            raise StoreCorrupt(f"{self.path} does not say which schema version it has; restore a backup")
+        version = int(row[0])
+        if version > SCHEMA_VERSION:
+            raise SchemaMismatch(
+                f"{self.path} has schema version {version}, this Refold knows versions up to "
+                f"{SCHEMA_VERSION}: it was written by a newer one; upgrade this process"
+            )
+        return version
+
+    def _migrate(self) -> None:
+        """Bring the schema up to date, once, whoever of several starting processes comes first."""
+        self._turn_wal_on()
+        with self.writing() as connection:
+            for version in range(self._schema(connection) + 1, SCHEMA_VERSION + 1):
+                script = _without_comments((_SQL / f"sqlite_{version}.sql").read_text())
+                for statement in script.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(version),)
+                )
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _turn_wal_on(self) -> None:
+        """Switching fails at once, whatever the timeout, while another process does the same: try again."""
+        deadline = monotonic() + BUSY_S
+        while True:
+            try:
+                self.writer().execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                    raise
+                sleep(0.01)
+
+    # ---- errors
+
+    def typed(self, error: Exception, verb: str) -> StoreError:
+        """The error of ours that says what an error of SQLite's means."""
+        what = f"cannot {verb} {self.path}: {error}"
+        code = _code(error)
+        no_room = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreBusy(f"{what}; another process has been writing for {BUSY_S:g} s; try again")
+        if code == sqlite3.SQLITE_FULL or no_room:
+            return StoreFull(f"{what}; free some space (nothing was stored, nothing was lost)")
+        if code == sqlite3.SQLITE_READONLY:
+            return StoreReadOnly(f"{what}; the file or its folder is not writable for this user")
+        if code == sqlite3.SQLITE_NOTADB and not self._was_ours():
+            return SchemaMismatch(
+                f"{self.path} is not a Refold store, nor any SQLite file; give another path"
+            )
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return StoreCorrupt(
+                f"{what}; the file is damaged: copy it away with its -wal file, then restore a backup"
+            )
+        if code == sqlite3.SQLITE_CANTOPEN:
+            return StoreError(f"{what}; does its folder exist, and may this user write there?")
+        return StoreError(what)
+
+    def _was_ours(self) -> bool:
+        """Whether a file that SQLite does not recognise still carries our mark."""
+        with suppress(OSError), self.path.open("rb") as file:
+            return file.read(72)[68:] == APPLICATION_ID.to_bytes(4, "big")
+        return False
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary error code, 0 when the error is not SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+class _LibraryConnection(SQLiteConnection):
+    """What the library's own methods run on: one of our connections, for one transaction."""
+
+    @contextmanager
+    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
+        with _LibraryTransaction(self, commit=commit) as cursor, cursor:
+            yield cursor
+
+    def cursor(self) -> SQLiteCursor:
+        cursor = self._sqlite_conn.cursor()
+        cursor.row_factory = sqlite3.Row
+        return SQLiteCursor(cursor)
+
+
+class _LibraryTransaction(SQLiteTransaction):
+    """IMMEDIATE: a deferred transaction that begins to write can fail at once, whatever the timeout."""
+
+    def __enter__(self) -> SQLiteCursor:
+        cursor = self.connection.cursor()
+        cursor.execute("BEGIN IMMEDIATE" if self.commit else "BEGIN")
+        return cursor
+
+
+class Datastore(SQLiteDatastore):
+    """The library's view of a `File`; its pool stays empty."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(str(file.path), originator_id_type="text")
+        self.file = file
+
+    @contextmanager
+    def get_connection(self, *, commit: bool) -> Iterator[SQLiteConnection]:
+        if commit:
+            with self.file.lock:
+                yield _LibraryConnection(self.file.writer(), None)
+        else:
+            connection = self.file.reader()
+            try:
+                yield _LibraryConnection(connection, None)
+            finally:
+                self.file.put_back(connection)
