@@ -35,18 +35,21 @@ LONG_FUNCTIONS: dict[str, int] = {}
 """`path::qualified.name`: the lines it has. The numbers only shrink."""
 
 LAZY = {
+    "events/open.py: .memory": "a store's recorders cost 0.1 s; `import refold` should not pay for them",
+    "events/open.py: .sqlite": "the same",
     "argparse": "only the command line needs it, and the library must not pay for it",
     "importlib.metadata": "47 ms, and only `__version__` needs it",
     "rich": "only a terminal needs it",
     "uvloop": "optional",
 }
-"""Modules that may be imported inside a function."""
+"""What may be imported inside a function."""
 
 CLOCK_USES = {
     "uuid.UUID": "a type, not a source of ids",
     "random.Random": "seeded from the log: the same numbers on every replay",
     "time.perf_counter": "measures a duration for a person, decides nothing and is never stored",
     "time.perf_counter_ns": "the same",
+    "events/sqlite_file.py: time.sleep": "between two tries to open a file that another process holds",
     "time.monotonic": "deadlines of the host: how long to wait, never what time it is",
 }
 """What may be used outside events/clock.py."""
@@ -175,7 +178,12 @@ BAD = [
     (tidy.nothing_runs_data, "tests/a.py", "eval('1')", "eval()"),
     (tidy.nothing_runs_data, "engine/a.py", "from pickle import loads", "import pickle"),
     (tidy.nothing_runs_data, "engine/a.py", "run('ls', shell=True)", "shell=True"),
-    (tidy.errors_are_not_swallowed, "engine/a.py", "try:\n    x\nexcept Exception:\n    pass", "says nothing"),
+    (
+        tidy.errors_are_not_swallowed,
+        "engine/a.py",
+        "try:\n    x\nexcept Exception:\n    pass",
+        "says nothing",
+    ),
     (tidy.errors_are_not_swallowed, "engine/a.py", "try:\n    x\nexcept:\n    ...", "says nothing"),
 ]
 
@@ -187,7 +195,11 @@ GOOD = [
     (tidy.functions_are_short, "a.py", "def f():\n" + "    x\n" * 59),
     (tidy.module_says_what_it_is, "a.py", '"""What happened: the types."""'),
     (tidy.clock_is_the_only_clock, "events/clock.py", "import time\ntime.time()"),
-    (tidy.clock_is_the_only_clock, "engine/a.py", "def f(time):\n    return time.time() + self.random.random()"),
+    (
+        tidy.clock_is_the_only_clock,
+        "engine/a.py",
+        "def f(time):\n    return time.time() + self.random.random()",
+    ),
     (
         partial(tidy.clock_is_the_only_clock, allowed={"engine/a.py: time": "it names what it refuses"}),
         "engine/a.py",
@@ -202,7 +214,7 @@ def test_the_rule_finds_a_breach(rule: Rule, path: str, text: str, expected: str
     findings = list(rule(Source(path, text)))
     assert findings
     assert findings[0].startswith(f"{path}:")
-    assert expected in findings[0]
+    assert expected in "\n".join(findings)
 
 
 @pytest.mark.parametrize(("rule", "path", "text"), GOOD)
@@ -220,15 +232,17 @@ def test_a_dead_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "there.md").touch()
     page = "[good](there.md#part), [web](https://example.org), [dead](gone.md), [out](../elsewhere.md)"
     findings = list(tidy.links_lead_somewhere(tmp_path, "page.md", page))
-    assert [finding.split("the link ")[1].split()[0] for finding in findings] == ["gone.md", "../elsewhere.md"]
+    assert [finding.split()[3] for finding in findings] == ["gone.md", "../elsewhere.md"]
 
 
 # ---- the package as installed ---------------------------------------------------------------------
 
 
 def test_every_package_and_every_data_file_is_listed_in_pyproject() -> None:
-    found = {source.module for source in sources() if source.installed and source.path.endswith("__init__.py")}
-    assert found == set(SETUP["packages"]), "packages in pyproject.toml and folders with __init__.py differ"
+    inits = [source for source in sources() if source.path.endswith("__init__.py") and source.installed]
+    assert {source.module for source in inits} == set(SETUP["packages"]), (
+        "packages in pyproject.toml and folders with __init__.py differ"
+    )
     listed = [
         f"{SETUP['package-dir'].get(package, package.replace('.', '/'))}/{pattern}"
         for package, patterns in SETUP["package-data"].items()
@@ -268,6 +282,7 @@ def test_links_for_type_checkers_are_relative() -> None:
 
 def test_the_front_door_is_exact() -> None:
     public = {n for n, v in vars(refold).items() if not n.startswith("_") and not isinstance(v, ModuleType)}
+    public.discard("TYPE_CHECKING")
     assert list(refold.__all__) == sorted(public)
     assert len(public) <= tidy.PUBLIC_NAMES, f"{len(public)} public names: what can be one, or leave?"
 

@@ -94,12 +94,15 @@ def imports_point_down(source: Source) -> Iterator[str]:
 
 
 def imports_are_at_the_top(source: Source, lazy: Mapping[str, str] = {}) -> Iterator[str]:
-    """No import inside a function, and none under TYPE_CHECKING: both hide a knot between modules."""
+    """No import inside a function, and none under TYPE_CHECKING: both hide a knot between modules.
+
+    `lazy` lists the exceptions: a module's name, or `path: .module` for a relative import of one file.
+    """
     if not source.installed:
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            yield source.at(node, "TYPE_CHECKING hides an import cycle: move what both modules need below them")
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and _imports(node.body):
+            yield source.at(node, "TYPE_CHECKING hides an import cycle: move what both need below them")
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         for inner in ast.walk(node):
@@ -107,12 +110,19 @@ def imports_are_at_the_top(source: Source, lazy: Mapping[str, str] = {}) -> Iter
                 yield source.at(inner, f"import inside {node.name}(): move it to the top of the module")
 
 
+def _imports(body: list[ast.stmt]) -> bool:
+    return any(isinstance(statement, ast.Import | ast.ImportFrom) for statement in body)
+
+
 def _is_lazy(source: Source, node: ast.Import | ast.ImportFrom, lazy: Mapping[str, str]) -> bool:
-    names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-    relative = isinstance(node, ast.ImportFrom) and node.level > 0
-    if relative or names[0].split(".")[0] == "refold":
-        return source.path.startswith("refold/")  # the door may load its rooms one by one
-    return all(any(name == known or name.startswith(f"{known}.") for known in lazy) for name in names)
+    if isinstance(node, ast.ImportFrom):
+        names = ["." * node.level + (node.module or "")]
+    else:
+        names = [alias.name for alias in node.names]
+    if names[0].startswith((".", "refold")) and source.path.startswith("refold/"):
+        return True  # the door may open its rooms one by one
+    listed = [known.removeprefix(f"{source.path}: ") for known in lazy]
+    return all(any(name == known or name.startswith(f"{known}.") for known in listed) for name in names)
 
 
 def file_is_short(source: Source, limit: int = FILE_LINES) -> Iterator[str]:
@@ -127,11 +137,13 @@ def functions(source: Source) -> Iterator[tuple[str, int, int]]:
 
     def walk(node: ast.AST, prefix: str) -> Iterator[tuple[str, int, int]]:
         for child in ast.iter_child_nodes(node):
-            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            name = f"{prefix}{child.name}" if named else prefix.removesuffix(".")
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield from walk(child, prefix)
+                continue
+            name = f"{prefix}{child.name}"
+            if not isinstance(child, ast.ClassDef):
                 yield name, child.lineno, (child.end_lineno or child.lineno) - child.lineno + 1
-            yield from walk(child, f"{name}." if name else "")
+            yield from walk(child, f"{name}.")
 
     return walk(source.tree, "")
 
@@ -154,7 +166,7 @@ def module_says_what_it_is(source: Source) -> Iterator[str]:
 
 
 CLOCKS = {"time", "random", "secrets", "uuid"}
-CLOCK_CALLS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "os.urandom", "os.getrandom"}
+CLOCK_CALLS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "os.urandom"}
 
 
 def clock_is_the_only_clock(source: Source, allowed: Mapping[str, str] = {}) -> Iterator[str]:
@@ -170,7 +182,7 @@ def clock_is_the_only_clock(source: Source, allowed: Mapping[str, str] = {}) -> 
         if not {name, f"{source.path}: {name}", f"{source.path}: {module}"} & allowed.keys():
             yield source.at(
                 node,
-                f"{name}: take time, chance and ids from events/clock.py, or list the exception and its reason",
+                f"{name}: take time, chance and ids from events/clock.py, or list the exception",
             )
 
 
@@ -195,9 +207,9 @@ UNSAFE_MODULES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
 
 def nothing_runs_data(source: Source) -> Iterator[str]:
     """No eval, exec, pickle or shell: what is stored or given is data, never code."""
-    for node, name in source.imports():
+    for statement, name in source.imports():
         if name.split(".")[0] in UNSAFE_MODULES:
-            yield source.at(node, f"import {name}: it would run what it reads; values are JSON (events/codec.py)")
+            yield source.at(statement, f"import {name}: it would run what it reads; values are JSON")
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.Call):
             continue
