@@ -108,6 +108,7 @@ def found(rule: Rule) -> str:
 # ---- rules over every file ------------------------------------------------------------------------
 
 RULES: dict[str, Rule] = {
+    "files are valid Python 3.11": tidy.is_valid_python,
     "layers import only downwards": tidy.imports_point_down,
     "imports are at the top": partial(tidy.imports_are_at_the_top, lazy=LAZY),
     "functions are short": partial(tidy.functions_are_short, limits=LONG_FUNCTIONS),
@@ -155,6 +156,7 @@ def test_links_in_pages_lead_somewhere() -> None:
 # ---- controls: each rule finds what it is for -------------------------------------------------------
 
 BAD = [
+    (tidy.is_valid_python, "events/a.py", "class Table[R]:\n    x: R", "not valid Python 3.11"),
     (tidy.imports_point_down, "events/log.py", "from ..engine import run", "layers import only downwards"),
     (tidy.imports_point_down, "events/log.py", "from .. import projections", "layers import only downwards"),
     (tidy.imports_point_down, "engine/loop.py", "from .. import Engine", "layers import only downwards"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 LAYERS = ("events", "projections", "engine", "refold")
 """From the bottom to the top; a layer imports itself and what is below it."""
+OLDEST_PYTHON = (3, 11)
 FILE_LINES = 400
 FUNCTION_LINES = 60
 PUBLIC_NAMES = 40
@@ -34,7 +35,11 @@ class Source:
 
     @cached_property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text, self.path)
+        """Empty when the text is not valid: `is_valid_python` says so, and the other rules go on."""
+        try:
+            return parse(self.text)
+        except SyntaxError:
+            return ast.Module([ast.Expr(ast.Constant("Not valid."))], [])
 
     @property
     def installed(self) -> bool:
@@ -68,6 +73,20 @@ class Source:
                     anchor = anchor[: len(anchor) - node.level + 1]
                     base = ".".join([*anchor, base] if base else anchor)
                 yield from ((node, f"{base}.{alias.name}") for alias in node.names)
+
+
+def parse(text: str) -> ast.Module:
+    """Parse with the grammar of the oldest Python we support, whichever runs this."""
+    return ast.parse(text, feature_version=OLDEST_PYTHON)
+
+
+def is_valid_python(source: Source) -> Iterator[str]:
+    """The file parses, on the oldest Python too."""
+    try:
+        parse(source.text)
+    except SyntaxError as error:
+        version = ".".join(map(str, OLDEST_PYTHON))
+        yield source.at(error.lineno or 1, f"not valid Python {version}: {error.msg}")
 
 
 def layer_of(module: str) -> str:
