@@ -1,0 +1,62 @@
+"""The workflows that benches run: as little body as possible, so that what is left is the engine."""
+
+import asyncio
+
+from refold import Context, Handle, step, workflow
+
+
+@step
+async def nothing(number: int) -> int:
+    """A step with a possible effect: its intent is durable before it starts."""
+    return number
+
+
+@step(pure=True)
+async def pure_nothing(number: int) -> int:
+    """A step without effects: may run ahead of its own append."""
+    return number
+
+
+@workflow
+async def sequential(ctx: Context, steps: int) -> int:
+    """One step after another."""
+    for number in range(steps):
+        await nothing(number)
+    return steps
+
+
+@workflow
+async def sequential_pure(ctx: Context, steps: int) -> int:
+    """One pure step after another."""
+    for number in range(steps):
+        await pure_nothing(number)
+    return steps
+
+
+@workflow
+async def parallel(ctx: Context, steps: int) -> int:
+    """All steps at once."""
+    return len(await asyncio.gather(*(nothing(number) for number in range(steps))))
+
+
+@workflow
+async def then_wait(ctx: Context, steps: int) -> int:
+    """Some steps, then a wait for the event `go`: a run to suspend, to evict, to replay."""
+    for number in range(steps):
+        await pure_nothing(number)
+    await ctx.wait_for_event("go")
+    return steps
+
+
+@workflow
+async def sleeper(ctx: Context, seconds: float) -> None:
+    """Sleeps durably."""
+    await ctx.sleep(seconds)
+
+
+WORKFLOWS = [sequential, sequential_pure, parallel, then_wait, sleeper]
+
+
+async def blocked_on(handle: Handle, what: str) -> bool:
+    """Whether the run is suspended, waiting for `what`."""
+    return (await handle.status()).blocked_on == what
