@@ -9,11 +9,12 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -88,15 +89,9 @@ class Scale:
 Bench = Callable[[Scale], list[Figure]]
 
 
-def run_async(main: Coroutine[Any, Any, list[Figure]]) -> list[Figure]:
-    """Drive one bench on a loop of its own."""
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Drive a part of a bench on a loop of its own."""
     return asyncio.run(main)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something to become true, looking every 10 ms; outside of everything that is timed."""
-    while not await condition():  # noqa: ASYNC110 - there is no event for "the run is suspended"
-        await asyncio.sleep(0.01)
 
 
 def median_ratio(values: Sequence[float], bases: Sequence[float]) -> float:

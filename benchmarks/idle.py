@@ -6,8 +6,8 @@ import time
 
 from refold import Engine
 
-from .harness import Figure, Scale, at_most, fresh, run_async, until
-from .workloads import WORKFLOWS, blocked_on, sleeper
+from .harness import Figure, Scale, at_most, fresh, run_async
+from .workloads import WORKFLOWS, sleeper, suspended
 
 DAY_S = 86_400.0
 
@@ -17,7 +17,7 @@ async def prepare(url: str, runs: int) -> None:
     async with Engine(url, workflows=WORKFLOWS) as engine:
         handles = [await engine.start(sleeper, DAY_S, id=f"run-{number}") for number in range(runs)]
         for handle in handles:
-            await until(lambda handle=handle: blocked_on(handle, "timer"))
+            await suspended(handle, "timer")
         await engine.projections.wait()
 
 

@@ -5,15 +5,15 @@ import gc
 
 from refold import Engine
 
-from .harness import Figure, Scale, at_most, fresh, resident_bytes, until
-from .workloads import WORKFLOWS, blocked_on, then_wait
+from .harness import Figure, Scale, at_most, fresh, resident_bytes
+from .workloads import WORKFLOWS, suspended, then_wait
 
 
 async def suspend(engine: Engine, first: int, last: int) -> None:
     """Start runs and leave them waiting."""
     handles = [await engine.start(then_wait, 1, id=f"run-{number}") for number in range(first, last)]
     for handle in handles:
-        await until(lambda handle=handle: blocked_on(handle, "event"))
+        await suspended(handle, "event")
     await engine.projections.wait()
 
 

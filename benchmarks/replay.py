@@ -6,15 +6,15 @@ import time
 
 from refold import Engine
 
-from .harness import Figure, Scale, at_least, fresh, run_async, until
-from .workloads import WORKFLOWS, blocked_on, then_wait
+from .harness import Figure, Scale, at_least, fresh, run_async
+from .workloads import WORKFLOWS, suspended, then_wait
 
 
 async def prepare(url: str, steps: int) -> None:
     """A run with that many completed steps, waiting for `go`."""
     async with Engine(url, workflows=WORKFLOWS) as engine:
         handle = await engine.start(then_wait, steps, id="long")
-        await until(lambda: blocked_on(handle, "event"))
+        await suspended(handle, "event")
         await engine.projections.wait()
 
 

@@ -11,7 +11,7 @@ from .harness import Figure, Scale, at_most, median_ratio, run_async
 from .workloads import WORKFLOWS, sequential, sequential_pure
 
 
-async def timed(engine: Engine, program: Workflow, steps: int) -> float:
+async def timed(engine: Engine, program: Workflow[..., int], steps: int) -> float:
     """Seconds a step, from start to result, the read models caught up at the end."""
     began = time.perf_counter()
     handle = await engine.start(program, steps)

@@ -57,6 +57,7 @@ async def sleeper(ctx: Context, seconds: float) -> None:
 WORKFLOWS = [sequential, sequential_pure, parallel, then_wait, sleeper]
 
 
-async def blocked_on(handle: Handle, what: str) -> bool:
-    """Whether the run is suspended, waiting for `what`."""
-    return (await handle.status()).blocked_on == what
+async def suspended(handle: Handle, on: str) -> None:
+    """Wait, outside of everything that is timed, until the run waits for `on` (`event`, `timer`)."""
+    while (await handle.status()).blocked_on != on:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.01)

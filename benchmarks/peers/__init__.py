@@ -56,7 +56,16 @@ def python_of(name: str) -> Path:
     done = folder / "installed"
     if not done.exists():
         venv.create(folder, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", requirements]
+        install: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "-r",
+            requirements,
+        ]
         subprocess.run(install, check=True, stdout=sys.stderr)
         done.touch()
     return python
@@ -66,7 +75,14 @@ def measure(peer: Peer, folder: Path, workload: str, sizes: dict[str, Any]) -> d
     """What the peer's script reports for one workload, from a fresh process and an empty store."""
     folder.mkdir()
     script = HERE / f"bench_{peer.name}.py"
-    command = [python_of(peer.name), script, folder, workload, json.dumps(sizes), peer.journal]
+    command: list[str | Path] = [
+        python_of(peer.name),
+        script,
+        folder,
+        workload,
+        json.dumps(sizes),
+        peer.journal,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
         raise RuntimeError(f"{peer.label}, {workload}: ended with {done.returncode}\n{done.stderr[-3000:]}")

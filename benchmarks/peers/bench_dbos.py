@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def w3(times: int, idle_s: float) -> dict[str, float]:
     return {"p50_ms": statistics.median(spans)}
 
 
+WORKLOADS: dict[str, Callable[..., dict[str, float]]] = {"w1": w1, "w2": w2, "w3": w3}
+
+
 def main() -> None:
     folder, workload, sizes, journal = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
     path = folder / "dbos.sqlite"
@@ -73,7 +77,7 @@ def main() -> None:
         "application_version": "1", "executor_id": "bench", "max_executor_threads": sizes.get("in_flight"),
     })  # fmt: skip
     DBOS.launch()
-    figures: dict[str, Any] = {"w1": w1, "w2": w2, "w3": w3}[workload](**sizes)
+    figures = WORKLOADS[workload](**sizes)
     with pysqlite3.connect(path) as reader:
         mode = reader.execute("pragma journal_mode").fetchone()[0]
         stored = reader.execute("select count(*) from operation_outputs").fetchone()[0]

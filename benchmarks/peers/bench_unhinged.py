@@ -11,6 +11,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def w1(path: str, steps: int) -> dict[str, float]:
     return {"ms_per_step": took[-1] / steps * 1000}
 
 
-async def w2(path: str, runs: int, steps: int, in_flight: int) -> dict[str, float]:
+def w2(path: str, runs: int, steps: int, in_flight: int) -> dict[str, float]:
     """Steps a second over many runs, `in_flight` of them at any time; the async worker, spawning included."""
     app = AsyncUnhinged(path)
 
@@ -51,7 +52,7 @@ async def w2(path: str, runs: int, steps: int, in_flight: int) -> dict[str, floa
     began = time.perf_counter()
     for number in range(runs):
         app.spawn("several", {"number": number})
-    await app.start_worker(concurrency=in_flight, stop_when_idle=True)
+    asyncio.run(app.start_worker(concurrency=in_flight, stop_when_idle=True))
     took = time.perf_counter() - began
     app.close()
     return {"steps_per_s": runs * steps / took}
@@ -80,13 +81,13 @@ def w3(path: str, times: int, idle_s: float) -> dict[str, float]:
     return {"p50_ms": statistics.median(spans)}
 
 
+WORKLOADS: dict[str, Callable[..., dict[str, float]]] = {"w1": w1, "w2": w2, "w3": w3}
+
+
 def main() -> None:
     folder, workload, sizes = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
     path = str(folder / "unhinged.db")
-    if workload == "w2":
-        figures = asyncio.run(w2(path, **sizes))
-    else:
-        figures = {"w1": w1, "w3": w3}[workload](path, **sizes)
+    figures = WORKLOADS[workload](path, **sizes)
     with sqlite3.connect(path) as reader:
         mode = reader.execute("pragma journal_mode").fetchone()[0]
         tables = [name for (name,) in reader.execute("select name from sqlite_master where type = 'table'")]
