@@ -121,7 +121,8 @@ class SQLiteStore(SQLiteApplicationRecorder):
 
     def position(self) -> int:
         """Position of the last row."""
-        return self._rows("position")[0][0] or 0
+        found = self._rows("position")
+        return int(found[0][0]) if found else 0
 
     # ---- the dispatch table
 
