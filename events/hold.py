@@ -103,6 +103,11 @@ class Hold:
             return StoreFull(f"{what}; free some space")
         return StoreError(what)
 
+    @property
+    def held(self) -> bool:
+        """Whether the lock is ours, and the file we locked is still the one that others would lock."""
+        return self._fd >= 0 and self._pid == os.getpid() and self._inode() == self._key
+
     def release(self) -> None:
         """Let go, if held by this process."""
         with _guard:

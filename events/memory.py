@@ -42,14 +42,12 @@ class MemoryStore(POPOApplicationRecorder):
         return refusals
 
     def _commit_one(self, unit: Unit) -> Refusal | None:
-        versions: dict[str, int] = {}
+        moved: dict[str, Tail] = {}
         for append in unit.appends:
-            found = versions.get(append.stream)
-            if found is None:
-                found = self.tail(append.stream).version
-            if found != append.expected:
-                return Refusal(append.stream, append.expected, self.tail(append.stream).version)
-            versions[append.stream] = found + len(append.rows)
+            tail = moved.get(append.stream) or self.tail(append.stream)
+            if tail.version != append.expected or (append.after and tail.hash != append.after):
+                return Refusal(append.stream, append.expected, tail.version)
+            moved[append.stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
         for append in unit.appends:
             self._store(append)
         if unit.work is not None:
@@ -185,6 +183,10 @@ class MemoryStore(POPOApplicationRecorder):
                     self._owner,
                 )
             self._owner = owner
+
+    def holding(self) -> bool:
+        """Whether this store has an executor."""
+        return self._owner is not None
 
     def release(self) -> None:
         """Stop being the executor."""

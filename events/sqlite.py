@@ -20,7 +20,6 @@ from .stream import GENESIS, Row, Tail, row_hash
 from .work import Work
 
 _APPEND = QUERIES["append"]
-_VERSION = QUERIES["version"]
 _TAIL = QUERIES["tail"]
 _SET_WORK = QUERIES["set_work"]
 _SET_MAIL = QUERIES["set_mail"]
@@ -189,6 +188,10 @@ class SQLiteStore(SQLiteApplicationRecorder):
         """Become the one executor of this file."""
         self._hold.acquire(owner)
 
+    def holding(self) -> bool:
+        """Whether this object is still the executor: nobody has taken the lock file away."""
+        return self._hold.held
+
     def release(self) -> None:
         """Stop being the executor."""
         self._hold.release()
@@ -204,13 +207,13 @@ class SQLiteStore(SQLiteApplicationRecorder):
 
 def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusal | None]:
     """Check every unit, then write those that passed: all reads before the first write."""
-    versions: dict[str, int] = {}
+    tails: dict[str, Tail] = {}
     rows: list[tuple[Any, ...]] = []
     work: list[tuple[Any, ...]] = []
     mail: list[tuple[str, int]] = []
     refusals: list[Refusal | None] = []
     for unit in units:
-        refusal = _check(connection, unit.appends, versions)
+        refusal = _check(connection, unit.appends, tails)
         refusals.append(refusal)
         if refusal is not None:
             continue
@@ -231,19 +234,17 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     return refusals
 
 
-def _check(
-    connection: sqlite3.Connection, appends: Sequence[Append], versions: dict[str, int]
-) -> Refusal | None:
-    """Compare with the versions as they are after the units before; on success count these rows, too."""
-    for place, append in enumerate(appends):
+def _check(connection: sqlite3.Connection, appends: Sequence[Append], tails: dict[str, Tail]) -> Refusal | None:
+    """Compare with the tails as they are after the units before; on success count these rows, too."""
+    moved: dict[str, Tail] = {}
+    for append in appends:
         stream = append.stream
-        found = versions.get(stream)
-        if found is None:
-            found = connection.execute(_VERSION, (stream,)).fetchone()[0] or 0
-        if found != append.expected:
-            versions[stream] = found
-            for earlier in reversed(appends[:place]):
-                versions[earlier.stream] = earlier.expected
-            return Refusal(stream, append.expected, versions[stream])
-        versions[stream] = found + len(append.rows)
+        tail = moved.get(stream) or tails.get(stream)
+        if tail is None:
+            found = connection.execute(_TAIL, (stream,)).fetchone()
+            tail = tails[stream] = Tail(*found) if found else Tail()
+        if tail.version != append.expected or (append.after and tail.hash != append.after):
+            return Refusal(stream, append.expected, tail.version)
+        moved[stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
+    tails.update(moved)
     return None

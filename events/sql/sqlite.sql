@@ -4,10 +4,6 @@
 -- One event; its position (`rowid`) is given by SQLite.
 INSERT INTO stored_events (originator_id, originator_version, topic, state, hash) VALUES (?, ?, ?, ?, ?)
 
--- name: version
--- Where a stream stands; NULL when it does not exist.
-SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?
-
 -- name: tail
 -- Version and hash of a stream's last row.
 SELECT originator_version, hash FROM stored_events

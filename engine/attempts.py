@@ -1,0 +1,61 @@
+"""Which attempts each open step has had: a fold of the run's facts."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from ..events import types as t
+from ..events.types import Event
+
+
+class AttemptState:
+    """Attempts of one step."""
+
+    __slots__ = ("attempt", "failures", "phase", "pure", "retry_at", "started_id")
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        """Number of the last attempt begun."""
+        self.failures = 0
+        """Attempts that failed; interrupted ones do not count against `Retry.max_attempts`."""
+        self.phase = "scheduled"
+        """`scheduled`, `started`, `backoff`, `interrupted` (outcome unknown) or `released` (never begun)."""
+        self.retry_at: datetime | None = None
+        self.started_id = ""
+        self.pure = False
+
+
+class Attempts(dict[int, AttemptState]):
+    """States by step number; made when first asked for."""
+
+    def __missing__(self, step: int) -> AttemptState:
+        state = self[step] = AttemptState()
+        return state
+
+    def scheduled(self, step: int, pure: bool = False) -> None:
+        self[step].pure = pure
+
+    def started(self, step: int, attempt: int, event_id: str) -> None:
+        state = self[step]
+        state.attempt, state.started_id, state.phase = attempt, event_id, "started"
+        state.retry_at = None
+
+    def failed(self, step: int, retry_at: datetime) -> None:
+        state = self[step]
+        state.failures += 1
+        state.phase, state.retry_at = "backoff", retry_at
+
+    def fold(self, events: Iterable[Event]) -> None:
+        """Fold a run's events; ended steps are forgotten."""
+        for event in events:
+            if isinstance(event, t.StepScheduled):
+                self.scheduled(event.step, event.pure)
+            elif isinstance(event, t.StepStarted):
+                self.started(event.step, event.attempt, event.id)
+            elif isinstance(event, t.StepAttemptFailed):
+                self.failed(event.step, event.retry_at)
+            elif isinstance(event, t.StepInterrupted):
+                self[event.step].phase = "interrupted"
+            elif isinstance(event, t.StepReleased):
+                self[event.step].phase = "released"
+            elif isinstance(event, t.StepCompleted | t.StepFailed | t.StepCancelled):
+                self.pop(event.step, None)

@@ -1,0 +1,222 @@
+"""Running the body of one attempt on the host: timeout, cancellation, and what a body may ask for."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal, NamedTuple, Protocol
+
+from msgspec import Raw
+
+from ..events import codec
+from ..events import types as t
+from ..events.clock import step_trace_id
+from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
+from .commands import StepCommand
+from .run import failure_of
+from .threads import Threads
+
+ABANDON_S = 1.0
+"""How long a timed-out body may take to unwind before the run goes on without it."""
+
+
+class Owner(Protocol):
+    """The live run that a body belongs to; another one after a rebuild."""
+
+    def body_ended(self, body: "Body", outcome: "Outcome") -> None:
+        """The attempt is over."""
+
+    def record(self, body: "Body", kind: type[t.Event], fields: dict[str, Any]) -> None:
+        """Append a fact about the attempt; from any thread."""
+
+
+class StepInfo:
+    """The attempt that the current body is (`refold.current_step()`)."""
+
+    __slots__ = ("_body", "attempt", "key", "run_id")
+
+    def __init__(self, body: "Body", run_id: str) -> None:
+        self._body = body
+        self.run_id, self.key, self.attempt = run_id, body.command.key, body.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this step, in every process: give it to the service you call."""
+        return f"{self.run_id}/{self.key}"
+
+    @property
+    def trace_id(self) -> str:
+        """UUIDv5 of run and step key."""
+        return step_trace_id(self.run_id, self.key)
+
+    def debug(self, message: Any) -> None:
+        """Keep any JSON value with this attempt for people to look at; never loaded on replay."""
+        self.record(t.DebugRecorded, {"message": codec.encode(message, "debug message")})
+
+    def record(self, kind: type[t.Event], fields: dict[str, Any]) -> None:
+        """Append a fact about this attempt."""
+        self._body.owner.record(self._body, kind, fields)
+
+
+_current: contextvars.ContextVar[StepInfo] = contextvars.ContextVar("refold_step")
+
+
+def current_step() -> StepInfo:
+    """The attempt whose body is running. Raises `ConfigurationError` outside a step's body."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise ConfigurationError("current_step() and record_cost() work in the body of a step that a run called") from None
+
+
+def record_cost(
+    usd: Decimal | str | int = 0,
+    *,
+    model: str = "",
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    cache_tokens: int = 0,
+    turns: int = 0,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Record what this attempt has spent; call it as often as there is something to record.
+
+    It is an event of its own, so a failure or a crash right after does not lose it, and totals
+    count every attempt once.
+
+    Args:
+        usd: US dollars, exact: `Decimal`, `int` or text such as `"0.0042"`, never a float.
+        model: what was paid for, e.g. the name of a model.
+        input_tokens, output_tokens, cache_tokens, turns: counts.
+        detail: any JSON object.
+
+    Raises:
+        ConfigurationError: outside a step, or `usd` is a float, negative or not a number.
+    """
+    info = current_step()
+    if isinstance(usd, float):
+        raise ConfigurationError(f"record_cost({usd!r}): money is Decimal, int or text, never a float")
+    try:
+        amount = Decimal(usd)
+    except InvalidOperation:
+        raise ConfigurationError(f"record_cost({usd!r}): not an amount of money") from None
+    if not amount.is_finite() or amount < 0:
+        raise ConfigurationError(f"record_cost({usd!r}): expected a finite amount, 0 or more")
+    counts = {
+        "input_tokens": input_tokens, "output_tokens": output_tokens, "cache_tokens": cache_tokens, "turns": turns
+    }  # fmt: skip
+    info.record(t.CostRecorded, {"usd": amount, "model": model, "detail": detail or {}, **counts})
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended."""
+
+    kind: Literal["completed", "failed", "cancelled", "interrupted"]
+    result: Raw = Raw(b"null")
+    value: Any = None
+    """The result as the handler gets it: encoded and decoded."""
+    failure: t.Failure | None = None
+    retryable: bool = False
+
+
+class Body:
+    """One attempt in flight."""
+
+    __slots__ = (
+        "attempt", "command", "info", "loop", "owner", "started_id", "stopping", "task", "timed_out", "timer", "told"
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, run_id: str, command: StepCommand, attempt: int, started_id: str) -> None:
+        self.owner, self.command, self.attempt, self.started_id = owner, command, attempt, started_id
+        self.info = StepInfo(self, run_id)
+        self.loop = asyncio.get_running_loop()
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.timed_out = self.stopping = self.told = False
+        """`told`: it was us who cancelled."""
+
+    def start(self, threads: Threads) -> None:
+        """Begin. The owner hears of the end on the loop, unless the body is stopped; twice only when the
+        body did not heed its timeout: first of the timeout, later of what it came to.
+        """
+        context = contextvars.copy_context()
+        context.run(_current.set, self.info)
+        self.task = self.loop.create_task(self._run(threads), name=self.info.idempotency_key, context=context)
+        if self.command.step.options.timeout is not None:
+            self.timer = self.loop.call_later(self.command.step.options.timeout, self._time_out)
+
+    def cancel(self) -> None:
+        """Tell the body to stop: nobody waits for it any more. It may still complete: evidence."""
+        self.told = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def stop(self) -> None:
+        """Cancel, and do not report: the run has left this process."""
+        self.stopping = True
+        self.cancel()
+
+    def _time_out(self) -> None:
+        self.timed_out = True
+        self.cancel()
+        self.timer = self.loop.call_later(ABANDON_S, self._abandon)
+
+    def _abandon(self) -> None:
+        """The body swallows its cancellation: go on without it, keep what it comes to as evidence."""
+        if not self.stopping:
+            self.owner.body_ended(self, self._timeout_outcome())
+
+    async def _run(self, threads: Threads) -> None:
+        step = self.command.step
+        try:
+            args, kwargs = step.decode_call(self.command.args, self.command.kwargs)
+            if step.is_async:
+                value = await step.fn(*args, **kwargs)
+            else:
+                value = await self._in_thread(threads, lambda: step.fn(*args, **kwargs))
+            outcome = self._completed(value)
+        except asyncio.CancelledError as error:
+            outcome = self._cancelled(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit and its like fail the step, not the process
+            outcome = self._failed(error)
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.stopping:
+            self.owner.body_ended(self, outcome)
+
+    async def _in_thread(self, threads: Threads, call: Callable[[], Any]) -> Any:
+        try:
+            return await threads.run(call)
+        except asyncio.CancelledError:
+            threads.lost()
+            raise
+
+    def _completed(self, value: Any) -> Outcome:
+        what = f"result of step {self.command.key}"
+        result = codec.encode(value, what)
+        return Outcome("completed", result, self.command.step.decode_result(result, what))
+
+    def _cancelled(self, error: BaseException) -> Outcome:
+        if self.timed_out:
+            return self._timeout_outcome()
+        if self.told:
+            return Outcome("cancelled")
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # by somebody else: the host loop is being torn down, say
+            return Outcome("interrupted")
+        return Outcome("failed", failure=failure_of(error), retryable=True)
+
+    def _timeout_outcome(self) -> Outcome:
+        limit = self.command.step.options.timeout
+        message = f"attempt {self.attempt} took longer than {limit} s"
+        failure = t.Failure(type="StepTimedOut", message=message, error_class="timed_out")
+        return Outcome("failed", failure=failure, retryable=True)
+
+    def _failed(self, error: BaseException) -> Outcome:
+        if isinstance(error, ValueRefused):
+            return Outcome("failed", failure=failure_of(error, "value_refused"))
+        final = isinstance(error, (NonRetryable, *self.command.step.options.retry.non_retryable))
+        failure = failure_of(error, "non_retryable" if final else "error")
+        return Outcome("failed", failure=failure, retryable=not final)

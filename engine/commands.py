@@ -1,0 +1,231 @@
+"""What a handler asks for: a command from the moment it is issued until it is matched with the log.
+
+A command that is taken back in the activation it was issued in was never there. Numbers are given
+when the activation ends, one sequence for steps, timers and waits of a run.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from msgspec import Raw
+
+from ..events import codec
+from ..events import types as t
+from ..events.clock import to_datetime
+from ..events.types import Event
+from .loop import Future, Task, Timer
+from .step import Step
+
+
+class Command:
+    """Base: `number` is 0 until the command is bound to its event."""
+
+    __slots__ = ("dropped", "number")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.dropped = False
+
+    def matches(self, event: Event) -> bool:
+        """Whether the recorded command says the same."""
+        raise NotImplementedError
+
+    def event(self, head: dict[str, Any]) -> Event:
+        """The event that records it; `head` are the fields every event has."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """For people: what was asked for."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.describe()
+
+
+class StepCommand(Command):
+    """A call of a step."""
+
+    __slots__ = ("after", "args", "future", "iteration", "key", "kwargs", "site", "step", "task", "task_path")
+
+    def __init__(self, step: Step[Any, Any], args: Raw, kwargs: Raw, future: Future, task: Task | None) -> None:
+        super().__init__()
+        self.step, self.args, self.kwargs, self.future = step, args, kwargs, future
+        self.task = task
+        self.task_path = task.path if task is not None else "m"
+        self.after: tuple[int, ...] = task.known if task is not None else ()
+        self.key = self.site = ""
+        self.iteration = 0
+
+    def matches(self, event: Event) -> bool:
+        if not isinstance(event, t.StepScheduled) or event.name != self.step.name:
+            return False
+        if event.kind != self.step.kind:
+            return False
+        if event.args == self.args and event.kwargs == self.kwargs:
+            return True
+        return self._same_values(event)
+
+    def _same_values(self, event: t.StepScheduled) -> bool:
+        """Sets and dicts may come in another order in another process and still be the same values."""
+        if not (codec.same_value(event.kwargs, self.kwargs) or self.kwargs == event.kwargs):
+            return False
+        return codec.same_value(event.args, self.args) or self._same_decoded(event)
+
+    def _same_decoded(self, event: t.StepScheduled) -> bool:
+        positional = self.step.parameter_types(len(codec.decoder(list[Raw])(self.args, "arguments")))
+        return codec.same_value(event.args, self.args, positional)
+
+    def event(self, head: dict[str, Any]) -> Event:
+        options = self.step.options
+        return t.StepScheduled(
+            step=self.number, name=self.step.name, key=self.key, args=self.args, kwargs=self.kwargs,
+            kind=self.step.kind, pure=options.pure, max_attempts=options.retry.max_attempts,
+            timeout_s=options.timeout or 0.0, after=self.after, task=self.task_path, site=self.site,
+            iteration=self.iteration, **head,
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        return f"{self.step.kind} {self.step.name!r} with {short(self.args, self.kwargs)}"
+
+
+class TimerCommand(Command):
+    """A deadline: a sleep or a timeout."""
+
+    __slots__ = ("due_at", "handle")
+
+    def __init__(self, handle: Timer) -> None:
+        super().__init__()
+        self.handle = handle
+        self.due_at: datetime = to_datetime(handle.when())
+
+    def matches(self, event: Event) -> bool:
+        return isinstance(event, t.TimerStarted) and event.due_at == self.due_at
+
+    def event(self, head: dict[str, Any]) -> Event:
+        return t.TimerStarted(timer=self.number, due_at=self.due_at, **head)
+
+    def describe(self) -> str:
+        return f"timer due at {self.due_at.isoformat()}"
+
+
+class WaitCommand(Command):
+    """Waiting for an event of a name."""
+
+    __slots__ = ("future", "name")
+
+    def __init__(self, name: str, future: Future) -> None:
+        super().__init__()
+        self.name, self.future = name, future
+
+    def matches(self, event: Event) -> bool:
+        return isinstance(event, t.WaitOpened) and event.name == self.name
+
+    def event(self, head: dict[str, Any]) -> Event:
+        return t.WaitOpened(wait=self.number, name=self.name, **head)
+
+    def describe(self) -> str:
+        return f"wait for event {self.name!r}"
+
+
+class CancelCommand(Command):
+    """Taking back a step, timer or wait of an earlier activation."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Command) -> None:
+        super().__init__()
+        self.target = target
+
+    def matches(self, event: Event) -> bool:
+        made = self.event({"id": event.id, "at": event.at})
+        return type(event) is type(made) and _number(event) == self.target.number
+
+    def event(self, head: dict[str, Any]) -> Event:
+        if isinstance(self.target, StepCommand):
+            return t.StepCancelled(step=self.target.number, **head)
+        if isinstance(self.target, TimerCommand):
+            return t.TimerCancelled(timer=self.target.number, **head)
+        return t.WaitCancelled(wait=self.target.number, **head)
+
+    def describe(self) -> str:
+        return f"cancel of {self.target.describe()}"
+
+
+class EndCommand(Command):
+    """The run's end."""
+
+    __slots__ = ("make", "what")
+
+    def __init__(self, what: type[Event], make: Callable[[dict[str, Any]], Event]) -> None:
+        super().__init__()
+        self.what, self.make = what, make
+
+    def matches(self, event: Event) -> bool:
+        if type(event) is not self.what:
+            return False
+        mine = self.make({"id": event.id, "at": event.at})
+        if isinstance(event, t.RunCompleted) and isinstance(mine, t.RunCompleted):
+            return mine.result == event.result or codec.same_value(mine.result, event.result)
+        if isinstance(event, t.RunFailed) and isinstance(mine, t.RunFailed):
+            return mine.error.type == event.error.type
+        return True
+
+    def event(self, head: dict[str, Any]) -> Event:
+        return self.make(head)
+
+    def describe(self) -> str:
+        mine = self.make({"id": "", "at": to_datetime(0)})
+        if isinstance(mine, t.RunCompleted):
+            return f"end of the run with result {clip(mine.result)}"
+        if isinstance(mine, t.RunFailed):
+            return f"end of the run by {mine.error.type}: {mine.error.message}"
+        return f"end of the run: {self.what.TAG}"
+
+
+def describe_event(event: Event) -> str:
+    """A recorded command in the same words as `Command.describe`."""
+    if isinstance(event, t.StepScheduled):
+        return f"{event.kind} {event.name!r} with {short(event.args, event.kwargs)}"
+    if isinstance(event, t.TimerStarted):
+        return f"timer due at {event.due_at.isoformat()}"
+    if isinstance(event, t.WaitOpened):
+        return f"wait for event {event.name!r}"
+    if isinstance(event, t.RunCompleted):
+        return f"end of the run with result {clip(event.result)}"
+    if isinstance(event, t.RunFailed):
+        return f"end of the run by {event.error.type}: {event.error.message}"
+    return f"{event.TAG} {_number(event) or ''}".rstrip()
+
+
+def command_number(event: Event) -> int:
+    """Number that a recorded step, timer or wait was given; 0 for other commands."""
+    return _number(event) if isinstance(event, t.StepScheduled | t.TimerStarted | t.WaitOpened) else 0
+
+
+def _number(event: Event) -> int:
+    for name in ("step", "timer", "wait"):
+        if (number := getattr(event, name, None)) is not None:
+            return int(number)
+    return 0
+
+
+def clip(data: bytes | Raw, limit: int = 120) -> str:
+    """JSON for a message, cut to `limit` characters."""
+    text = bytes(data[: limit * 4] if isinstance(data, bytes) else bytes(data)[: limit * 4]).decode(errors="replace")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def short(args: Raw, kwargs: Raw) -> str:
+    """Arguments for a message."""
+    text = f"arguments {clip(args)}"
+    return text if bytes(kwargs) == b"{}" else f"{text} {clip(kwargs)}"
+
+
+def call_site(frame: FrameType | None) -> str:
+    """`file.py:41` of a frame; empty when there is none."""
+    if frame is None:
+        return ""
+    path = frame.f_code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{path}:{frame.f_lineno}"

@@ -1,0 +1,265 @@
+"""`@step`: a function whose calls from a handler are recorded."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+
+from msgspec import Raw, Struct
+
+from ..events import codec
+from ..events.errors import ConfigurationError, ValueRefused
+from .loop import running
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_TIMEOUT_S = 300.0
+NO_KWARGS = Raw(b"{}")
+
+
+class Retry(Struct, frozen=True, kw_only=True):
+    """When and how often a failed attempt is repeated. Without one, a step has a single attempt.
+
+    The pause before attempt n+1 is `initial_interval * backoff**(n-1)` seconds, at most
+    `max_interval`, changed by up to ± `jitter` (a fraction). Interrupted attempts do not count.
+    """
+
+    max_attempts: int = 3
+    initial_interval: float = 1.0
+    backoff: float = 2.0
+    max_interval: float = 60.0
+    jitter: float = 0.1
+    non_retryable: tuple[type[BaseException], ...] = ()
+    """Errors that fail the step at once, like `NonRetryable`."""
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1 or self.initial_interval < 0 or self.backoff < 1 or not 0 <= self.jitter < 1:
+            raise ConfigurationError(
+                f"{self}: expected max_attempts >= 1, initial_interval >= 0, backoff >= 1, 0 <= jitter < 1"
+            )
+
+    def pause(self, failures: int, chance: float) -> float:
+        """Seconds to wait after that many failures; `chance` is uniform in [0, 1)."""
+        try:
+            plain = self.initial_interval * self.backoff ** (failures - 1)
+        except OverflowError:
+            plain = self.max_interval
+        return min(plain, self.max_interval) * (1 + self.jitter * (2 * chance - 1))
+
+
+ONCE = Retry(max_attempts=1)
+
+
+class StepOptions(Struct, frozen=True, kw_only=True):
+    """What a step promises and asks for."""
+
+    retry: Retry = ONCE
+    timeout: float | None = DEFAULT_TIMEOUT_S
+    """Seconds one attempt may take; None: no limit."""
+    execution: Literal["at_least_once", "at_most_once"] = "at_least_once"
+    on_unknown: Literal["retry", "fail"] | None = None
+    """After a crash in mid-attempt: run it again, or fail with `StepInterrupted`. Default: by `execution`."""
+    pure: bool = False
+    """No effect outside: running it again is harmless, so it may start before its intent is durable."""
+
+    def __post_init__(self) -> None:
+        if self.execution not in ("at_least_once", "at_most_once"):
+            raise ConfigurationError(
+                f"execution={self.execution!r}: expected 'at_least_once' or 'at_most_once'"
+            )
+        if self.on_unknown not in (None, "retry", "fail"):
+            raise ConfigurationError(f"on_unknown={self.on_unknown!r}: expected 'retry' or 'fail'")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigurationError(f"timeout={self.timeout!r}: expected seconds > 0, or None for no limit")
+        if self.execution == "at_most_once" and (self.pure or self.retry.max_attempts > 1):
+            raise ConfigurationError("execution='at_most_once' allows neither retry nor pure=True")
+
+    @property
+    def repeats_unknown(self) -> bool:
+        """Whether an attempt with unknown outcome is run again."""
+        return (self.on_unknown or ("retry" if self.execution == "at_least_once" else "fail")) == "retry"
+
+
+class Step(Generic[P, R]):
+    """A recorded function: in a handler a call is a step of the run, elsewhere it just runs the body."""
+
+    def __init__(
+        self, fn: Callable[..., Any], name: str, options: StepOptions, *, kind: str = "step"
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.name, self.kind, self.options = name, kind, options
+        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+            getattr(fn, "__call__", None)  # noqa: B004 - asks what kind it is, not whether
+        )
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        loop = running()
+        if loop is None:
+            return self._run_here(*args, **kwargs)
+        return self._record(loop.owner, args, kwargs)
+
+    async def _record(self, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        result: R = await run.call_step(self, args, kwargs, None if run.replaying else sys._getframe(1))
+        return result
+
+    async def _run_here(self, *args: Any, **kwargs: Any) -> R:
+        value = self.fn(*args, **kwargs)
+        result: R = await value if inspect.isawaitable(value) else value
+        return result
+
+    # ---- values, by annotation; resolved at the first use, when all names exist
+
+    @functools.cached_property
+    def _hints(self) -> dict[str, Any]:
+        return codec.hints(self.fn)
+
+    @functools.cached_property
+    def decode_result(self) -> Callable[[bytes | Raw, str], Any]:
+        """JSON of a result to the annotated return type."""
+        return codec.decoder(self._hints.get("return", Any))
+
+    @functools.cached_property
+    def _parameters(self) -> tuple[list[Any], Any, dict[str, Any], Any]:
+        positional: list[Any] = []
+        star: Any = Any
+        named: dict[str, Any] = {}
+        double_star: Any = Any
+        try:
+            parameters = inspect.signature(self.fn).parameters.values()
+        except (ValueError, TypeError):
+            return positional, star, named, double_star
+        for p in parameters:
+            hint = self._hints.get(p.name, Any)
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+                positional.append(hint)
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                named[p.name] = hint
+            elif p.kind is p.VAR_POSITIONAL:
+                star = hint
+            elif p.kind is p.VAR_KEYWORD:
+                double_star = hint
+        return positional, star, named, double_star
+
+    def parameter_types(self, count: int) -> Any:
+        """The annotations of the first `count` positional arguments, as one tuple type."""
+        positional, star, _, _ = self._parameters
+        kinds = [positional[i] if i < len(positional) else star for i in range(count)]
+        return tuple[tuple(kinds)] if kinds else list[Any]  # type: ignore[misc]
+
+    def decode_call(self, args: Raw, kwargs: Raw) -> tuple[list[Any], dict[str, Any]]:
+        """Recorded arguments, each by its parameter's annotation. Raises `ValueRefused`."""
+        positional, star, named, double_star = self._parameters
+        raws = _raw_list(args, self.name)
+        plain = [
+            codec.decoder(positional[i] if i < len(positional) else star)(raw, f"argument {i + 1} of {self.name}")
+            for i, raw in enumerate(raws)
+        ]
+        if kwargs == NO_KWARGS:
+            return plain, {}
+        keyed = {
+            key: codec.decoder(named.get(key, double_star))(raw, f"argument {key!r} of {self.name}")
+            for key, raw in _raw_dict(kwargs, self.name).items()
+        }
+        return plain, keyed
+
+
+_decode_list = codec.decoder(list[Raw])
+_decode_dict = codec.decoder(dict[str, Raw])
+
+
+def _raw_list(data: Raw, name: str) -> list[Raw]:
+    raws: list[Raw] = _decode_list(data, f"arguments of {name}")
+    return raws
+
+
+def _raw_dict(data: Raw, name: str) -> dict[str, Raw]:
+    raws: dict[str, Raw] = _decode_dict(data, f"arguments of {name}")
+    return raws
+
+
+@overload
+def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT_S,
+    execution: Literal["at_least_once", "at_most_once"] = "at_least_once",
+    on_unknown: Literal["retry", "fail"] | None = None,
+    pure: bool = False,
+) -> "_Decorator": ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT_S,
+    execution: Literal["at_least_once", "at_most_once"] = "at_least_once",
+    on_unknown: Literal["retry", "fail"] | None = None,
+    pure: bool = False,
+) -> Any:
+    """Make a function a step. `async def` runs on the host loop, `def` in a worker thread.
+
+    Args:
+        name: what the log calls it; default: the function's name. Renaming it breaks runs in flight.
+        retry: a `Retry`; default: one attempt.
+        timeout: seconds one attempt may take (a `def` body cannot be stopped, it is abandoned).
+        execution: `at_most_once` never repeats an attempt whose outcome is unknown.
+        on_unknown: after a crash in mid-attempt, `retry` or `fail`.
+        pure: no effect outside; such steps share commits and cost a fraction of one each.
+
+    Raises:
+        ConfigurationError: options that contradict each other, or a class or generator to decorate.
+    """
+    options = StepOptions(
+        retry=retry or ONCE, timeout=timeout, execution=execution, on_unknown=on_unknown, pure=pure
+    )
+
+    def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
+        return make_step(function, name, options)
+
+    return decorate if fn is None else decorate(fn)
+
+
+class _Decorator:
+    """Type of `step(…)` with options, for type checkers only."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Step[Any, Any]:
+        raise NotImplementedError
+
+
+def make_step(
+    function: Callable[..., Any], name: str | None, options: StepOptions, *, kind: str = "step"
+) -> Step[Any, Any]:
+    """A `Step` of a function, checked."""
+    if not callable(function) or inspect.isclass(function):
+        raise ConfigurationError(f"@step expects a function, got {function!r}")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"@step {function!r} is a generator; return a list instead")
+    name = name or getattr(function, "__name__", "") or type(function).__name__
+    if not name or len(name) > 200 or "#" in name:
+        raise ConfigurationError(f"step name {name!r}: expected 1 to 200 characters without '#'")
+    return Step(function, name, options, kind=kind)
+
+
+def encode_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Raw, Raw]:
+    """Arguments of a call as JSON. Raises `ValueRefused` with the path."""
+    try:
+        packed = codec.encode(args)
+        return packed, codec.encode(kwargs) if kwargs else NO_KWARGS
+    except ValueRefused as error:
+        raise ValueRefused(f"arguments of step {name}: {error}", error.path) from None

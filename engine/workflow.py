@@ -1,0 +1,159 @@
+"""`@workflow`: a handler, with the name and version that runs are pinned to."""
+
+import functools
+import hashlib
+import inspect
+import platform
+from collections.abc import Callable, Coroutine
+from importlib.metadata import PackageNotFoundError, version
+from types import CodeType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from msgspec import Raw
+
+from ..events import codec
+from ..events.errors import ConfigurationError
+from .context import Context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Workflow(Generic[P, R]):
+    """A handler under a name and a version. Calling it calls the function: useful in plain unit tests."""
+
+    def __init__(self, fn: Callable[..., Coroutine[Any, Any, Any]], name: str, version: str) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn, self.name, self.version = fn, name, version
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name} version {self.version}>"
+
+    def __call__(self, ctx: Context, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        result: Coroutine[Any, Any, R] = self.fn(ctx, *args, **kwargs)
+        return result
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.fn)
+
+    @functools.cached_property
+    def _hints(self) -> dict[str, Any]:
+        return codec.hints(self.fn)
+
+    @functools.cached_property
+    def decode_result(self) -> Callable[[bytes | Raw, str], Any]:
+        """JSON of a result to the handler's return type."""
+        return codec.decoder(self._hints.get("return", Any))
+
+    @functools.cached_property
+    def _decoders(self) -> tuple[list[Callable[[bytes | Raw, str], Any]], Callable[[bytes | Raw, str], Any]]:
+        plain, star = [], codec.decoder(Any)
+        for p in list(self._signature.parameters.values())[1:]:
+            decode = codec.decoder(self._hints.get(p.name, Any))
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+                plain.append(decode)
+            elif p.kind is p.VAR_POSITIONAL:
+                star = decode
+        return plain, star
+
+    def encode_args(self, args: tuple[Any, ...]) -> Raw:
+        """Arguments as JSON, checked against the signature and the annotations before anything is written.
+
+        Raises `ConfigurationError` for a wrong number of arguments, `ValueRefused` for a wrong value.
+        """
+        try:
+            self._signature.bind(None, *args)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"start({self.name}, …): {error}; the handler takes {self._signature}"
+            ) from None
+        packed = codec.encode(args, f"arguments of {self.name}")
+        self.decode_args(packed)
+        return packed
+
+    def decode_args(self, packed: Raw) -> list[Any]:
+        """Recorded arguments by annotation. Raises `ValueRefused`."""
+        plain, star = self._decoders
+        raws: list[Raw] = _decode_list(packed, f"arguments of {self.name}")
+        return [
+            (plain[i] if i < len(plain) else star)(raw, f"argument {i + 1} of {self.name}")
+            for i, raw in enumerate(raws)
+        ]
+
+    @functools.cached_property
+    def runtime(self) -> dict[str, str]:
+        """What a divergence report compares: versions, and a digest of the handler's bytecode."""
+        return {
+            "python": platform.python_version(),
+            "anyio": _version("anyio"),
+            "refold": _version("refold"),
+            "code": code_digest(self.fn),
+        }
+
+
+_decode_list = codec.decoder(list[Raw])
+
+
+@functools.cache
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "?"
+
+
+def code_digest(function: Callable[..., Any]) -> str:
+    """16 hex digits over bytecode, names and constants; nested functions included, line numbers not."""
+    digest = hashlib.sha256()
+
+    def add(code: CodeType) -> None:
+        digest.update(code.co_code)
+        digest.update(repr((code.co_names, code.co_varnames)).encode())
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                add(constant)
+            elif isinstance(constant, frozenset):
+                digest.update(repr(sorted(map(repr, constant))).encode())
+            else:
+                digest.update(repr(constant).encode())
+
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is not None:
+        add(code)
+    return digest.hexdigest()[:16]
+
+
+@overload
+def workflow(fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *, name: str | None = None, version: str = "1"
+) -> Callable[[Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
+def workflow(
+    fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str = "1",
+) -> Any:
+    """Make an `async def handler(ctx, …)` a workflow.
+
+    Args:
+        name: what the log calls it; default: the function's name.
+        version: runs stay on the version they were started with.
+
+    Raises:
+        ConfigurationError: not an `async def` with `ctx` as its first parameter.
+    """
+
+    def decorate(function: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow[Any, Any]:
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"@workflow expects an `async def` function, got {function!r}")
+        if not inspect.signature(function).parameters:
+            raise ConfigurationError(f"@workflow {function.__name__}: the first parameter must be `ctx`")
+        return Workflow(function, name or function.__name__, str(version))
+
+    return decorate if fn is None else decorate(fn)
+
+

@@ -1,0 +1,211 @@
+"""Every error Refold raises, in one tree; each message says what, where and what to do next.
+
+    RefoldError
+    ├── ConfigurationError            a workflow, step or setting that cannot work
+    │   └── NotRegistered             this engine does not know that workflow
+    ├── ValueRefused                  a value that JSON cannot carry, or that does not fit its annotation
+    ├── StoreError                    the log cannot be read or written
+    │   ├── StoreBusy                 another process writes or executes
+    │   ├── StoreFull                 no room left
+    │   ├── StoreReadOnly
+    │   ├── StoreCorrupt              the file is damaged, or its hash chain is broken
+    │   └── SchemaMismatch            written by a newer Refold, or not by Refold at all
+    ├── AppendRefused                 somebody else appended first
+    │   └── LeaseLost                 … because another owner took the run over
+    ├── UnknownEvent                  an event type this code does not know
+    ├── RunNotFound
+    ├── RunEnded                      the run is over: nothing can be sent to it
+    ├── StartConflict                 same id or key, other workflow or input
+    ├── RunFailed                     result() of a run that failed
+    ├── RunCancelled                  result() of a run that was cancelled
+    ├── StepFailed                    what a handler sees when a step has failed for good
+    │   ├── StepTimedOut
+    │   └── StepInterrupted           its outcome is unknown: the process died in the middle of it
+    ├── NonRetryable                  raise it in a step: do not try again
+    ├── WaitTimeout                   wait_for_event() waited too long
+    └── HandlerError                  the handler broke a rule
+        ├── NonDeterminismError       it asked for something else than the log says it did
+        ├── ForbiddenInHandler        I/O, threads, clocks or randomness outside a step
+        └── HandlerStuck              it never became idle
+"""
+
+from typing import Any
+
+
+class RefoldError(Exception):
+    """Root of all errors that Refold raises on purpose."""
+
+
+class ConfigurationError(RefoldError):
+    """A workflow, a step or a setting that cannot work; raised where it is declared."""
+
+
+class NotRegistered(ConfigurationError):
+    """The engine was not given this workflow."""
+
+
+class ValueRefused(RefoldError):
+    """A value cannot be stored as JSON, or a stored value does not fit the annotation.
+
+    `path` is the place inside the value, in JSONPath form (`$.items[3].price`).
+    """
+
+    def __init__(self, message: str, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class StoreError(RefoldError):
+    """The log cannot be read or written. Nothing of the refused append was stored."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store; `holder` names it when it is known."""
+
+    def __init__(self, message: str, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+class StoreFull(StoreError):
+    """No room left on the device, or the database reached its size limit."""
+
+
+class StoreReadOnly(StoreError):
+    """The store may be read, not written."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged, or an event does not match its hash."""
+
+
+class SchemaMismatch(StoreError):
+    """The store was written by a newer Refold, or is not a Refold store."""
+
+
+class AppendRefused(RefoldError):
+    """The stream was not at the expected version; nothing of the unit was stored.
+
+    `stream`, `expected` and `found` (versions) say where.
+    """
+
+    def __init__(self, stream: str, expected: int, found: int) -> None:
+        super().__init__(
+            f"append to {stream!r} refused: expected version {expected}, found {found}; "
+            "somebody else appended first: read the stream again and decide anew"
+        )
+        self.stream, self.expected, self.found = stream, expected, found
+
+
+class LeaseLost(AppendRefused):
+    """Another owner has taken this run over; what this one still had in hand was not written."""
+
+
+class UnknownEvent(RefoldError):
+    """An event of a type (or of a version) this code does not know; only its own run is blocked."""
+
+    def __init__(self, tag: str, where: str) -> None:
+        super().__init__(
+            f"unknown event type {tag!r} at {where}: it was written by a newer Refold; "
+            "upgrade this process to work on that run"
+        )
+        self.tag = tag
+
+
+class RunNotFound(RefoldError):
+    """No run has this id."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"no run {run_id!r} in this store; `refold runs` lists them")
+        self.run_id = run_id
+
+
+class RunEnded(RefoldError):
+    """The run is over, the request was refused and changed nothing."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(f"run {run_id!r} is {status}: nothing can be sent to it any more")
+        self.run_id, self.status = run_id, status
+
+
+class StartConflict(RefoldError):
+    """The id or key is taken by a run of another workflow or with other input; `run_id` names it."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunFailed(RefoldError):
+    """`result()` of a run that failed; `type` and `message` are those of the handler's error."""
+
+    def __init__(self, run_id: str, type: str, message: str) -> None:
+        super().__init__(f"run {run_id!r} failed: {type}: {message}")
+        self.run_id, self.type, self.message = run_id, type, message
+
+
+class RunCancelled(RefoldError):
+    """`result()` of a run that was cancelled; `reason` says why."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"run {run_id!r} was cancelled: {reason or 'no reason given'}")
+        self.run_id, self.reason = run_id, reason
+
+
+class StepFailed(RefoldError):
+    """A step has failed for good: the same live and on replay.
+
+    `step` is its readable key (`charge#2`), `type` and `message` are those of the error its body
+    raised, `data` is the JSON value of the error's `data` attribute, if it had one.
+    """
+
+    def __init__(self, step: str, type: str, message: str, data: Any = None) -> None:
+        super().__init__(f"step {step} failed: {type}: {message}")
+        self.step, self.type, self.message, self.data = step, type, message, data
+
+
+class StepTimedOut(StepFailed):
+    """The last attempt ran longer than the step's timeout."""
+
+
+class StepInterrupted(StepFailed):
+    """The process died in mid-effect and the step may not be repeated: its outcome is unknown."""
+
+
+class NonRetryable(RefoldError):
+    """Raise it in a step to fail at once, whatever the retry policy says.
+
+    `data` (any JSON value) reaches the handler as `StepFailed.data`.
+    """
+
+    def __init__(self, message: str = "", data: Any = None) -> None:
+        super().__init__(message)
+        self.data = data
+
+
+class WaitTimeout(RefoldError, TimeoutError):
+    """`wait_for_event(…, timeout=…)`: nothing came in time."""
+
+
+class HandlerError(RefoldError):
+    """A handler broke one of the rules for handlers."""
+
+
+class NonDeterminismError(HandlerError):
+    """Replay diverged: the handler asked for something else than the log says it did.
+
+    `key` is the place in the command sequence, `expected` what the log holds, `recorded` what the
+    handler asks for now; the message is the whole report with call sites and what to do.
+    """
+
+    def __init__(self, message: str, *, key: str = "", expected: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.key, self.expected, self.found = key, expected, found
+
+
+class ForbiddenInHandler(HandlerError, RuntimeError):
+    """I/O, threads, processes, clocks or randomness in a handler: they belong in a step."""
+
+
+class HandlerStuck(HandlerError):
+    """The handler ran too many callbacks without ever waiting for anything."""

@@ -1,0 +1,229 @@
+"""The log: group commit in front of a store.
+
+Appends queue up; one committer stores all that wait in one transaction. On an idle system with quick
+commits that happens inline on the host loop (a hop to a thread costs as much as a good part of a
+commit, and under load one thread hopping for the GIL costs far more); when commits turn slow, as on a
+network disk, one thread takes over so that the host loop is not held up. The choice is made from the
+commits as they happen.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+from .errors import AppendRefused, RefoldError, StoreError
+from .store import Refusal, Store, Unit
+
+Done = Callable[[RefoldError | None], None]
+"""Told once whether the unit is durable (None) or why it never will be."""
+
+INLINE_LIMIT_S = 0.004
+"""Mean commit time above which commits move to a thread."""
+LINGER_S = 0.005
+"""How long an append that nobody waits for may wait for company."""
+LINGER_UNITS = 64
+"""… and how many of them at the most."""
+MAX_BATCH = 1_000
+"""Units in one transaction."""
+MAX_QUEUE = 10_000
+"""Units that may wait; then `room()` holds back whoever produces more."""
+RETRY_S = (0.05, 2.0)
+"""First and longest pause between tries when the store cannot be written."""
+
+_log = logging.getLogger("refold.log")
+
+
+class _Pending:
+    __slots__ = ("done", "retry", "unit")
+
+    def __init__(self, unit: Unit, done: Done, retry: bool) -> None:
+        self.unit, self.done, self.retry = unit, done, retry
+
+
+class Log:
+    """Queue and committer of one process. Used from the thread of its event loop only."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.commits = 0
+        """Transactions so far."""
+        self.failure: StoreError | None = None
+        """Why the store cannot be written at the moment; None while all is well."""
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[_Pending] = deque()
+        self._timer: asyncio.Handle | None = None
+        self._urgent = False
+        self._busy = False
+        self._mean_s = 0.0
+        self._pause_s = RETRY_S[0]
+        self._thread: ThreadPoolExecutor | None = None
+        self._idle: list[asyncio.Future[None]] = []
+        self._room: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    # ---- producers
+
+    def append(self, unit: Unit, done: Done, *, urgent: bool = True, retry: bool = True) -> None:
+        """Queue a unit; `done` is called on the loop when its fate is known, in the order of the queue.
+
+        `urgent`: somebody waits for it; otherwise it may linger for company. `retry`: keep trying
+        while the store cannot be written (an owner's own history must not be lost); otherwise
+        `done` gets the `StoreError` and nothing of the unit is stored.
+        """
+        self._queue.append(_Pending(unit, done, retry))
+        if self._busy or self._urgent:
+            return
+        if urgent or len(self._queue) >= LINGER_UNITS:
+            self._urgent = True
+            self._schedule(0.0)
+        elif self._timer is None:
+            self._schedule(LINGER_S)
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        """Whether producers should wait for `room()`."""
+        return len(self._queue) >= MAX_QUEUE
+
+    async def room(self) -> None:
+        """Wait until the queue has room."""
+        while self.full:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(waiter)
+            await waiter
+
+    async def flush(self) -> None:
+        """Wait until everything queued by now is durable or refused. Raises the store's failure."""
+        while self._queue or self._busy:
+            if self.failure is not None:
+                raise self.failure
+            self._urgent = True
+            self._schedule(0.0)
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle.append(waiter)
+            await waiter
+
+    async def close(self) -> None:
+        """Flush, then stop. What the store refuses to take is reported to its `done`, never dropped silently."""
+        try:
+            await self.flush()
+        finally:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            error = self.failure or StoreError("the log was closed")
+            while self._queue:
+                self._tell(self._queue.popleft().done, error)
+            if self._thread is not None:
+                self._thread.shutdown(wait=False)
+
+    # ---- the committer
+
+    def _schedule(self, delay: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if delay:
+            self._timer = self._loop.call_later(delay, self._pump)
+        else:
+            self._timer = self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._timer = None
+        if self._busy or self._closed or not self._queue:
+            return
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+        self._urgent = False
+        self._busy = True
+        units = [pending.unit for pending in batch]
+        if self._mean_s > INLINE_LIMIT_S:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="refold-log")
+            future = self._loop.run_in_executor(self._thread, self._commit, units)
+            future.add_done_callback(lambda done: self._settle(batch, done.result()))
+        else:
+            self._settle(batch, self._commit(units))
+
+    def _commit(self, units: list[Unit]) -> tuple[list[Refusal | None] | StoreError, float]:
+        began = perf_counter()
+        try:
+            return self.store.commit(units), perf_counter() - began
+        except StoreError as error:
+            return error, perf_counter() - began
+
+    def _settle(self, batch: list[_Pending], outcome: tuple[list[Refusal | None] | StoreError, float]) -> None:
+        result, seconds = outcome
+        self._busy = False
+        if isinstance(result, StoreError):
+            self._after_failure(batch, result)
+        else:
+            self.commits += 1
+            self._mean_s += (seconds - self._mean_s) * 0.1
+            self.failure, self._pause_s = None, RETRY_S[0]
+            for pending, refusal in zip(batch, result, strict=True):
+                self._tell(pending.done, _refused(refusal))
+        self._wake()
+
+    def _after_failure(self, batch: list[_Pending], error: StoreError) -> None:
+        """Find out what of the batch was stored all the same; keep or refuse the rest."""
+        if self.failure is None:
+            _log.error("the log cannot be written, appends wait: %s", error)
+        self.failure = error
+        keep: list[_Pending] = []
+        for pending in batch:
+            stored = self._stored(pending.unit)
+            if stored:
+                self._tell(pending.done, None)
+            elif pending.retry or stored is None:
+                keep.append(pending)
+            else:
+                self._tell(pending.done, error)
+        self._queue.extendleft(reversed(keep))
+        if self._queue and not self._closed:
+            self._urgent = True
+            self._schedule(self._pause_s)
+            self._pause_s = min(self._pause_s * 2, RETRY_S[1])
+
+    def _stored(self, unit: Unit) -> bool | None:
+        """Whether a unit of unknown outcome is in the store; None when that cannot be told yet.
+
+        Rows are compared by hash, which covers the event's unique id: never by version alone, or a
+        stranger's row would pass for ours.
+        """
+        for append in unit.appends:
+            try:
+                found = self.store.read(append.stream, append.expected, 1)
+            except StoreError:
+                return None
+            return bool(found) and found[0].hash == append.rows[0].hash
+        return True
+
+    def _tell(self, done: Done, error: RefoldError | None) -> None:
+        try:
+            done(error)
+        except Exception as fault:  # one run's trouble must not keep the others from being told
+            self._loop.call_exception_handler({"message": "refold: after a commit", "exception": fault})
+
+    def _wake(self) -> None:
+        if self._queue and not self._busy and self._timer is None and not self._closed:
+            self._urgent = True
+            self._schedule(0.0)
+        if self._room and not self.full:
+            _release(self._room)
+        if self._idle and (self.failure is not None or not (self._queue or self._busy)):
+            _release(self._idle)
+
+
+def _refused(refusal: Refusal | None) -> AppendRefused | None:
+    return AppendRefused(refusal.stream, refusal.expected, refusal.found) if refusal else None
+
+
+def _release(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
