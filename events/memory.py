@@ -47,7 +47,8 @@ class MemoryStore(POPOApplicationRecorder):
             tail = moved.get(append.stream) or self.tail(append.stream)
             if tail.version != append.expected or (append.after and tail.hash != append.after):
                 return Refusal(append.stream, append.expected, tail.version)
-            moved[append.stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
+            if append.rows:
+                moved[append.stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
         for append in unit.appends:
             self._store(append)
         if unit.work is not None:

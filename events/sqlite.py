@@ -234,7 +234,9 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     return refusals
 
 
-def _check(connection: sqlite3.Connection, appends: Sequence[Append], tails: dict[str, Tail]) -> Refusal | None:
+def _check(
+    connection: sqlite3.Connection, appends: Sequence[Append], tails: dict[str, Tail]
+) -> Refusal | None:
     """Compare with the tails as they are after the units before; on success count these rows, too."""
     moved: dict[str, Tail] = {}
     for append in appends:
@@ -245,6 +247,7 @@ def _check(connection: sqlite3.Connection, appends: Sequence[Append], tails: dic
             tail = tails[stream] = Tail(*found) if found else Tail()
         if tail.version != append.expected or (append.after and tail.hash != append.after):
             return Refusal(stream, append.expected, tail.version)
-        moved[stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
+        if append.rows:
+            moved[stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
     tails.update(moved)
     return None

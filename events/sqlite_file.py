@@ -149,7 +149,7 @@ class File:
 
     def _open(self) -> None:
         try:
-            found = self._schema(self.writer())
+            found = self._look()
         except sqlite3.OperationalError as error:
             if not self._only_readable():
                 raise
@@ -157,7 +157,7 @@ class File:
             # is no -wal), so it can be read as it lies there.
             self.drop_writer()
             self._database, self._uri = f"{self.path.absolute().as_uri()}?immutable=1", True
-            found = self._schema(self.writer())
+            found = self._look()
             if not found:
                 raise self.typed(error, "open") from error
         if found != SCHEMA_VERSION:
@@ -177,6 +177,16 @@ class File:
             and not os.access(self.path.parent, os.W_OK)
             and not (wal.exists() and wal.stat().st_size)
         )
+
+    def _look(self) -> int:
+        """The schema in one snapshot: between two others, another process may finish making the tables."""
+        connection = self.writer()
+        connection.execute("BEGIN")
+        try:
+            return self._schema(connection)
+        finally:
+            if connection.in_transaction:  # not so after some errors
+                connection.execute("ROLLBACK")
 
     def _schema(self, connection: sqlite3.Connection) -> int:
         """Version of the schema; 0 for an empty file. Refuses what is not ours, before touching it."""
@@ -205,13 +215,17 @@ class File:
         self._turn_wal_on()
         with self.writing() as connection:
             for version in range(self._schema(connection) + 1, SCHEMA_VERSION + 1):
-                script = _without_comments((_SQL / f"sqlite_{version}.sql").read_text())
-                for statement in script.split(";\n"):
+                for statement in self.migration(version):
                     connection.execute(statement)
                 connection.execute(
                     "INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(version),)
                 )
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    @staticmethod
+    def migration(version: int) -> list[str]:
+        """The statements that lead to this version of the schema from the one before."""
+        return _without_comments((_SQL / f"sqlite_{version}.sql").read_text()).split(";\n")
 
     def _turn_wal_on(self) -> None:
         """Switching fails at once, whatever the timeout, while another process does the same: try again."""

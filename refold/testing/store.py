@@ -178,6 +178,22 @@ class StoreConformance:
         assert store.commit([Unit((Append("run", 1, rows),))]) == [None]
         store.close()
 
+    def test_a_successor_cannot_slip_in_behind_a_strangers_rows(self, tmp_path: Path) -> None:
+        store = self.make_store(tmp_path)
+        mine = sample_rows("run", 2)
+        stranger = [row._replace(hash=bytes(32)) for row in sample_rows("run", 1)]
+        store.commit([Unit((Append("run", 0, stranger),))])
+        first = Append("run", 0, mine[:1], after=Tail().hash)
+        second = Append("run", 1, mine[1:], after=mine[0].hash)
+        for units, refusals in (
+            ([first, second], [Refusal("run", 0, 1), Refusal("run", 1, 1)]),
+            ([second], [Refusal("run", 1, 1)]),
+        ):
+            assert store.commit([Unit((append,)) for append in units]) == refusals
+        fitting = Append("run", 1, mine[1:], after=stranger[0].hash)
+        assert store.commit([Unit((fitting,))]) == [None]
+        store.close()
+
     def test_of_two_that_race_for_a_version_one_wins(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
         handles = [store, self.open_again(store)]
@@ -350,11 +366,14 @@ class StoreConformance:
     def test_one_executor_at_a_time_and_the_second_learns_the_name(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
         other = self.open_again(store)
+        assert not store.holding()
         store.hold("first@here")
+        assert store.holding()
         for handle in (store, other):
             assert "first@here" in _error(StoreBusy, partial(handle.hold, "second"))
         store.release()
         store.release()
+        assert not store.holding()
         other.hold("second")
         assert "second" in _error(StoreBusy, lambda: store.hold("first@here"))
         other.close()

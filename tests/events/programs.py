@@ -1,0 +1,251 @@
+"""Small programs that tests run as processes of their own: `python -m tests.events.programs NAME …`.
+
+Each has one thread and forks freely, which a test runner with threads must not. They talk to the test
+over pipes: nobody waits by sleeping.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from refold.events.sqlite import SQLiteStore
+from refold.events.sqlite_file import File
+from refold.events.store import Append, Unit
+from refold.events.stream import check_chain
+from refold.events.verify import verify
+from refold.testing.store import sample_append, sample_rows, sample_work
+
+
+def forked(child: Callable[[], None]) -> int:
+    """Run `child` in a forked process that ends without unwinding anything of ours."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        child()
+        code = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+# ---- ordinary processes ----------------------------------------------------------------------
+
+
+def append(path: str, stream: str, commits: str) -> None:
+    """Append to one stream, sometimes several rows at once, beside whoever else does."""
+    store = SQLiteStore(path)
+    chance = random.Random(stream)
+    for _ in range(int(commits)):
+        rows = sample_append(store, stream, chance.choice([1, 1, 2, 5]))
+        assert store.commit([Unit((rows,))]) == [None]
+    store.close()
+
+
+def hold(path: str, owner: str) -> None:
+    """Hold the store until standard input ends."""
+    store = SQLiteStore(path)
+    store.hold(owner)
+    say("held")
+    sys.stdin.read()
+
+
+def hold_and_fork(path: str) -> None:
+    """Hold the store, fork a child that goes on living, and die by SIGKILL."""
+    store = SQLiteStore(path)
+    store.hold("parent")
+
+    def wait() -> None:
+        say("child", os.getpid())
+        sys.stdin.read()
+
+    forked(wait)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def block(path: str) -> None:
+    """Keep the write lock until standard input ends."""
+    store = SQLiteStore(path)
+    with store._file.writing():
+        say("blocking")
+        sys.stdin.read()
+
+
+def use_after_fork(path: str) -> None:
+    """Use a store on the wrong side of a fork."""
+    store = SQLiteStore(path)
+
+    def child() -> None:
+        for use in (store.position, lambda: store.commit([])):
+            try:
+                use()
+            except Exception as error:
+                say(type(error).__name__, error)
+
+    os.waitpid(forked(child), 0)
+    say(store.position())
+
+
+# ---- many processes at once --------------------------------------------------------------------
+
+
+class UnlockedFile(File):
+    """Control: makes the tables without taking the write lock first, as a plain `CREATE TABLE` would."""
+
+    def _migrate(self) -> None:
+        self._turn_wal_on()
+        for statement in self.migration(1):
+            self.writer().execute(statement)
+
+
+class UnlockedStore(SQLiteStore):
+    """Control; see `UnlockedFile`."""
+
+    file_class = UnlockedFile
+
+
+def open_at_once(path: str, count: str, locked: str) -> None:
+    """Many processes open a new file at the same moment; says how many could, and why not."""
+    kind = SQLiteStore if locked == "locked" else UnlockedStore
+    gate_out, gate_in = os.pipe()
+    result_out, result_in = os.pipe()
+
+    def child() -> None:
+        os.close(gate_in)
+        os.read(gate_out, 1)
+        try:
+            store = kind(path)
+            assert store.commit([Unit((sample_append(store, f"run-{os.getpid()}"),))]) == [None]
+            answer = "ok"
+        except Exception as error:
+            answer = str(error)
+        os.write(result_in, f"{answer}\n".encode())
+
+    children = [forked(child) for _ in range(int(count))]
+    for end in (gate_out, gate_in, result_in):
+        os.close(end)
+    for pid in children:
+        os.waitpid(pid, 0)
+    with os.fdopen(result_out) as results:
+        say(json.dumps(results.read().splitlines()))
+
+
+# ---- processes that die -------------------------------------------------------------------------
+
+
+def commit_for_ever(path: str, acknowledge: Callable[[int], None], early: bool) -> None:
+    """Commit to stream `run` and acknowledge each version; `early` (a control) does it before the commit."""
+    store = SQLiteStore(path)
+    chance = random.Random(os.getpid())
+    while True:
+        rows = sample_rows("run", chance.choice([1, 2, 3]), store.tail("run"))
+        unit = Unit((Append("run", rows[0].version - 1, rows),), sample_work("run"))
+        if early:
+            acknowledge(rows[-1].version)
+        assert store.commit([unit]) == [None]
+        if not early:
+            acknowledge(rows[-1].version)
+
+
+def kill_at_random(path: str, kills: str, when: str, seed: str) -> None:
+    """Kill committing processes by SIGKILL after a random number of acknowledgements; count what was lost."""
+    chance = random.Random(int(seed))
+    lost = torn = acknowledged = 0
+    for _ in range(int(kills)):
+        out, into = os.pipe()
+
+        def child(out: int = out, into: int = into) -> None:
+            os.close(out)
+            commit_for_ever(path, lambda version: _tell(into, version), when == "early")
+
+        pid = forked(child)
+        os.close(into)
+        with os.fdopen(out) as acks:
+            lines = [acks.readline() for _ in range(chance.randint(1, 8))]
+            for _ in range(chance.randint(0, 20_000)):  # somewhere into the commit that follows
+                pass
+            os.kill(pid, signal.SIGKILL)
+            lines += acks.readlines()
+        os.waitpid(pid, 0)
+        store = SQLiteStore(path)
+        found = verify(store)
+        torn += len(found.problems)
+        acknowledged = max(acknowledged, int(lines[-1]))
+        lost += max(0, acknowledged - store.tail("run").version)
+        store.close()
+    say(json.dumps({"lost": lost, "problems": torn, "acknowledged": acknowledged}))
+
+
+def _tell(pipe: int, version: int) -> None:
+    os.write(pipe, f"{version}\n".encode())
+
+
+def kill_at_statement(path: str, prefix: str) -> None:
+    """Die by SIGKILL when SQLite begins a statement that starts with `prefix`, or after the commit."""
+    store = SQLiteStore(path)
+    store.commit([Unit((sample_append(store, "run", 2),), sample_work("run", "pending", 1.0))])
+
+    def on_statement(sql: str) -> None:
+        if sql.startswith(prefix):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store._file.writer().set_trace_callback(on_statement)
+    store.commit([Unit((sample_append(store, "run", 40),), sample_work("run"), ("run", 5))])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def summary(path: str) -> tuple[int, str, int]:
+    """Version of `run`, its state in `work`, and how many problems `verify` finds."""
+    store = SQLiteStore(path)
+    version = check_chain(store.read("run")).version
+    work = store.work("run")
+    problems = len(verify(store).problems)
+    store.close()
+    return version, work.state if work else "", problems
+
+
+# ---- processes without rights ---------------------------------------------------------------------
+
+
+def as_nobody(path: str, action: str) -> None:
+    """Read and write as a user who owns nothing."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        store = SQLiteStore(path)
+        say("position", store.position())
+        if action == "hold":
+            store.hold("nobody")
+        else:
+            store.commit([Unit((sample_append(store, "run"),))])
+    except Exception as error:
+        say(type(error).__name__, error)
+
+
+PROGRAMS: dict[str, Callable[..., None]] = {
+    program.__name__: program
+    for program in (
+        append, as_nobody, block, hold, hold_and_fork, kill_at_random, kill_at_statement, open_at_once,
+        use_after_fork,
+    )
+}  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    """The command line that runs one of these; run it with `cwd=ROOT`."""
+    return [sys.executable, "-m", "tests.events.programs", name, *map(str, arguments)]
+
+
+if __name__ == "__main__":
+    PROGRAMS[sys.argv[1]](*sys.argv[2:])
