@@ -1,4 +1,4 @@
-"""Every private name of asyncio and anyio that the handler loop relies on, and the few spots of both that no loop can fix.
+"""The private names of asyncio and anyio that the handler loop needs, and what it has to change in both.
 
 `install()` runs once, when the first handler loop is made: it checks that the names exist, says which
 do not, and then changes how these behave *inside a handler loop only*:
@@ -18,12 +18,9 @@ import asyncio
 import gc
 import sys
 import threading
-from asyncio import events as _events
-from asyncio import futures as _futures
-from asyncio import tasks as _tasks
+from asyncio import events as _events, tasks as _tasks
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from importlib.metadata import version
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -46,21 +43,38 @@ swap_current_task: Callable[[Any, Any], Any] | None = getattr(_tasks, "_swap_cur
 library: Any = getattr(sniffio, "thread_local", None)
 """Thread-local with `name`, from which sniffio (and anyio up to 4.11) tells the async library; or None."""
 
-_IO = (
-    "run_sync_in_worker_thread run_async_from_thread run_sync_from_thread open_process connect_tcp connect_unix "
-    "create_tcp_listener create_unix_listener create_udp_socket create_unix_datagram_socket getaddrinfo "
-    "getnameinfo wait_readable wait_writable wrap_listener_socket wrap_stream_socket wrap_unix_stream_socket "
-    "wrap_udp_socket wrap_connected_udp_socket wrap_unix_datagram_socket wrap_connected_unix_datagram_socket "
-    "open_signal_receiver"
-).split()
+_ANYIO_IO = (
+    "connect_tcp",
+    "connect_unix",
+    "create_tcp_listener",
+    "create_udp_socket",
+    "create_unix_datagram_socket",
+    "create_unix_listener",
+    "getaddrinfo",
+    "getnameinfo",
+    "open_process",
+    "open_signal_receiver",
+    "run_async_from_thread",
+    "run_sync_from_thread",
+    "run_sync_in_worker_thread",
+    "wait_readable",
+    "wait_writable",
+    "wrap_connected_udp_socket",
+    "wrap_connected_unix_datagram_socket",
+    "wrap_listener_socket",
+    "wrap_stream_socket",
+    "wrap_udp_socket",
+    "wrap_unix_datagram_socket",
+    "wrap_unix_stream_socket",
+)
 
-_installed: type | None = None
+_installed: type[Any] | None = None
 _task_states: Any = {}
 _collecting = 0
 
 
-def install(loop_type: type) -> None:
-    """Check the private names and prepare asyncio and anyio for loops of exactly this type; again: no effect."""
+def install(loop_type: type[Any]) -> None:
+    """Check the names and prepare asyncio and anyio for loops of exactly this type; again: no effect."""
     global _installed, _task_states
     if _installed is not None:
         return
@@ -84,21 +98,33 @@ def self_test(backend: ModuleType) -> None:
     ]
     if sys.version_info >= (3, 12):
         wanted.append((_tasks, "asyncio.tasks", ("_swap_current_task",)))
-    missing = [f"{where}.{name}" for thing, where, names in wanted for name in names if not hasattr(thing, name)]
+    missing = _missing(wanted)
     if not missing:
-        scope, group = backend.CancelScope(), backend.TaskGroup()
-        here = (
-            (scope, "CancelScope", ("_tasks", "_child_scopes", "_cancel_handle", "_deliver_cancellation")),
-            (group, "TaskGroup", ("cancel_scope", "_tasks")),
-            (backend.AsyncIOBackend, "AsyncIOBackend", ("create_cancel_scope", "create_task_group")),
+        scope = ("_tasks", "_child_scopes", "_cancel_handle", "_deliver_cancellation")
+        place = backend.__name__
+        missing = _missing(
+            [
+                (backend.CancelScope(), f"{place}.CancelScope", scope),
+                (backend.TaskGroup(), f"{place}.TaskGroup", ("cancel_scope", "_tasks")),
+                (
+                    backend.AsyncIOBackend,
+                    f"{place}.AsyncIOBackend",
+                    ("create_cancel_scope", "create_task_group"),
+                ),
+            ]
         )
-        missing = [f"{backend.__name__}.{c}.{n}" for thing, c, names in here for n in names if not hasattr(thing, n)]
     if missing:
+        from importlib.metadata import version
+
         raise ConfigurationError(
-            f"the handler loop relies on names that Python {sys.version.split()[0]} with anyio {version('anyio')} "
-            f"does not have: {', '.join(missing)}; it is made for CPython 3.11 to 3.13 and anyio 4.9 to 4.16: "
+            f"the handler loop needs {', '.join(missing)}, which Python {sys.version.split()[0]} with anyio "
+            f"{version('anyio')} does not have; it is made for CPython 3.11 to 3.13 and anyio 4.9 to 4.16: "
             "install one of these, or a newer Refold"
         )
+
+
+def _missing(wanted: list[tuple[Any, str, Iterable[str]]]) -> list[str]:
+    return [f"{where}.{name}" for thing, where, names in wanted for name in names if not hasattr(thing, name)]
 
 
 # ---- tasks ----------------------------------------------------------------------------------
@@ -128,7 +154,7 @@ def forget(task: asyncio.Task[Any]) -> None:
 
 
 def collecting() -> bool:
-    """True while the cyclic garbage collector runs on this thread: whatever ends now ends at a random moment."""
+    """True while the cyclic garbage collector runs on this thread: what ends now ends at a random moment."""
     return _collecting == threading.get_ident()
 
 
@@ -140,8 +166,10 @@ def _collector(phase: str, info: dict[str, int]) -> None:
 # ---- asyncio --------------------------------------------------------------------------------
 
 
-def _reroute(function: Callable[..., Any], make: Callable[[Any], Any], trampoline: Callable[..., Any]) -> None:
-    """Let `function`, under whatever name it was imported, run `make(original)`; the trampoline has its kind."""
+def _reroute(
+    function: Callable[..., Any], make: Callable[[Any], Any], trampoline: Callable[..., Any]
+) -> None:
+    """Let `function`, wherever it was imported to, run `make(original)`; `trampoline` is of its kind."""
     name = function.__name__
     if isinstance(function, FunctionType):
         original = FunctionType(
@@ -174,11 +202,11 @@ async def _wait_for(*args: Any, **kwargs: Any) -> Any:
     return await _refold_wait_for(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
 
 
-def _install_asyncio(loop_type: type) -> None:
+def _install_asyncio(loop_type: type[Any]) -> None:
     def make_as_completed(original: Callable[..., Any]) -> Callable[..., Any]:
         def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-            single = asyncio.iscoroutine(fs) or asyncio.isfuture(fs)
-            if type(get_running_loop()) is loop_type and not single:
+            single: bool = asyncio.iscoroutine(fs) or asyncio.isfuture(fs)  # a mistake that the original reports
+            if not single and type(get_running_loop()) is loop_type:
                 fs = [asyncio.ensure_future(f) for f in dict.fromkeys(fs)]
             return original(fs, timeout=timeout)
 
@@ -201,7 +229,7 @@ def _install_asyncio(loop_type: type) -> None:
     _tasks._GatheringFuture = _make_gathering(_tasks._GatheringFuture, loop_type)  # type: ignore[attr-defined]
 
 
-def _make_gathering(base: Any, loop_type: type) -> Any:
+def _make_gathering(base: Any, loop_type: type[Any]) -> Any:
     class Gathering(base):  # type: ignore[misc]
         """The future of gather(): in a handler loop hashed by its number, elsewhere as always."""
 
@@ -217,8 +245,8 @@ def _make_gathering(base: Any, loop_type: type) -> Any:
     return Gathering
 
 
-def _make_wait_for(original: Callable[..., Any], loop_type: type) -> Callable[..., Any]:
-    async def wait_for(fut: Any, timeout: float | None) -> Any:
+def _make_wait_for(original: Callable[..., Any], loop_type: type[Any]) -> Callable[..., Any]:
+    async def wait_for(fut: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - asyncio's own signature
         """wait_for() of 3.12 and later; `_cancel_and_wait` is still 3.11's, which does the same there."""
         if type(get_running_loop()) is not loop_type:
             return await original(fut, timeout)
@@ -253,14 +281,14 @@ class OrderedSet(dict[Any, None]):
         del self[item]
 
 
-def _install_anyio(loop_type: type, backend: Any) -> None:
-    class Scope(backend.CancelScope):  # type: ignore[misc,name-defined]
+def _install_anyio(loop_type: type[Any], backend: Any) -> None:
+    class Scope(backend.CancelScope):  # type: ignore[misc]
         __slots__ = ()
 
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
-            self._child_scopes = OrderedSet()
-            self._tasks = OrderedSet()
+            self._child_scopes = OrderedSet()  # type: ignore[misc]  # a slot of the base
+            self._tasks = OrderedSet()  # type: ignore[misc]
 
         def _deliver_cancellation(self, origin: Any) -> bool:
             again: bool = super()._deliver_cancellation(origin)
@@ -268,7 +296,7 @@ def _install_anyio(loop_type: type, backend: Any) -> None:
                 get_running_loop().park(self._cancel_handle)
             return again
 
-    class Group(backend.TaskGroup):  # type: ignore[misc,name-defined]
+    class Group(backend.TaskGroup):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.cancel_scope = Scope()
@@ -279,7 +307,7 @@ def _install_anyio(loop_type: type, backend: Any) -> None:
     stock = backend.AsyncIOBackend
     stock_scope, stock_group = stock.create_cancel_scope, stock.create_task_group
 
-    def create_cancel_scope(cls: Any, **options: Any) -> Any:
+    def create_cancel_scope(cls: Any, /, **options: Any) -> Any:
         return Scope(**options) if ours() else stock_scope(**options)
 
     def create_task_group(cls: Any) -> Any:
@@ -287,7 +315,7 @@ def _install_anyio(loop_type: type, backend: Any) -> None:
 
     stock.create_cancel_scope = classmethod(create_cancel_scope)
     stock.create_task_group = classmethod(create_task_group)
-    for name in _IO:
+    for name in _ANYIO_IO:
         if hasattr(stock, name):
             setattr(stock, name, _refusing(name, getattr(stock, name), ours))
 

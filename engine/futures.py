@@ -1,4 +1,4 @@
-"""What a handler loop makes and hands out: futures, tasks and timers that hash and name themselves alike everywhere."""
+"""What a handler loop hands out: futures, tasks and timers that hash and are named alike in every process."""
 
 import asyncio
 import contextvars
@@ -47,21 +47,21 @@ class Future(asyncio.Future[Any]):
     def cancel(self, msg: Any | None = None) -> bool:
         done = super().cancel(msg)
         if done and self.command is not None:
-            loop: Loop = self.get_loop()  # type: ignore[assignment]
+            loop: Any = self.get_loop()
             if not loop.evicting:
                 loop.owner.future_cancelled(self.command)
         return done
 
 
 class Task(asyncio.Task[Any]):
-    """A task of a handler. `path` is its place in the tree of tasks: `m` is the handler, `m.2` its second task.
+    """A task of a handler. `path` is its place in the tree: `m` is the handler, `m.2` its second task.
 
     `known` is the causal frontier: numbers of the steps whose results this task has, newest last, at most 64.
     """
 
     __slots__ = ("_children", "_context", "_hash", "_inherited", "_number", "_parent", "known", "path")
 
-    def __init__(self, coro: Any, loop: "Loop", name: Any, context: contextvars.Context | None) -> None:
+    def __init__(self, coro: Any, loop: Any, name: Any, context: contextvars.Context | None) -> None:
         self._hash = loop.next_hash()  # asyncio hashes the task while it is being made
         self._number, self._children = loop.count, 0
         parent: Task | None = asyncio.current_task(loop)  # type: ignore[assignment]
@@ -93,7 +93,7 @@ class Task(asyncio.Task[Any]):
 
 
 class Timer(asyncio.TimerHandle):
-    """A callback at a time; `command` is what it stands for in the log, or None when nothing is durable about it."""
+    """A callback at a time; `command` is what it stands for in the log, None when it is not in there."""
 
     __slots__ = ("command",)
     command: Any

@@ -8,7 +8,9 @@ import asyncio
 import gc
 import os
 import reprlib
+import sys
 from collections.abc import Iterable, Iterator
+from inspect import CO_OPTIMIZED
 from itertools import islice
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
@@ -112,13 +114,17 @@ def _is_shown(frame: FrameType) -> bool:
 
 
 def _frame(frame: FrameType) -> Frame:
+    variables = frame.f_locals
+    taken = dict(variables)
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED:
+        variables.clear()  # a copy that the frame would keep, and with it what a `del` is meant to free
     position = next(islice(frame.f_code.co_positions(), max(0, frame.f_lasti // 2), None), (None,) * 4)
     return Frame(
         function=frame.f_code.co_qualname,
         file=frame.f_code.co_filename,
         line=frame.f_lineno,
         columns=(position[2] or 0, position[3] or 0),
-        locals=dict(frame.f_locals),
+        locals=taken,
     )
 
 

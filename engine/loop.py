@@ -1,4 +1,4 @@
-"""The deterministic event loop that runs one handler: asyncio-compatible, driven by the log, never by the clock.
+"""The deterministic event loop that runs one handler: asyncio-compatible, driven by the log, not the clock.
 
 The owner of a loop (`run.py`) enters it, completes a future or makes a timer ready, drains it until nothing
 is left to do, and leaves it: that is one activation. Time stands still in between. What a handler does in it
@@ -12,11 +12,11 @@ the tasks of all runs, which would collide.
 
 import asyncio
 import contextlib
-import contextvars
 import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +34,7 @@ _GOLDEN = 0x9E3779B1
 
 
 class _Entered:
-    """Puts the loop in the host's place and the host back, whatever it is: asyncio, uvloop, a bare thread, a run."""
+    """Puts the loop in the host's place, and the host back: asyncio, uvloop, a bare thread, another run."""
 
     __slots__ = ("_hooks", "_host", "_library", "_loop", "_task")
 
@@ -100,7 +100,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
     MAX_REFUSALS = 1_000
     """Refusals in one eviction, after which a handler that swallows them is let go instead of hanging us."""
     MAX_CLOSES = 100
-    """Attempts to close a coroutine that goes on awaiting."""
+    """Attempts to unwind a coroutine that goes on awaiting."""
 
     def __init__(self, owner: Owner, seed: int) -> None:
         _compat.install(Loop)
@@ -148,7 +148,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         return future
 
     def create_task(
-        self, coro: Any, *, name: Any = None, context: contextvars.Context | None = None, eager_start: Any = None
+        self, coro: Any, *, name: Any = None, context: Context | None = None, eager_start: Any = None
     ) -> Task:
         if self.evicting or eager_start:
             self._refuse_task(coro, eager_start)
@@ -158,7 +158,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         return task
 
     def call_soon(
-        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         if _get_running_loop() is not self:
             raise ForbiddenInHandler(
@@ -170,16 +170,16 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         return handle
 
     def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Timer:
         # Counted in whole microseconds, so that sleep(0.1) is due exactly that much later.
         when = self.now + delay
-        if 0 < delay and when < _LAST_SECOND:
+        if delay > 0 and when < _LAST_SECOND:
             when = (round(self.now * 1e6) + max(1, round(delay * 1e6))) / 1e6
         return self.call_at(when, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Timer:
         if self.evicting:
             self.refuse_if_evicting()
@@ -254,8 +254,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
                 ready.extend(retries)
                 retries.clear()
             if count > limit:
-                ready.clear()
-                raise self._stuck(count, handle)
+                raise self._stuck(count)
 
     def park(self, handle: asyncio.Handle) -> None:
         """Move anyio's retry, the newest entry of the ready queue, to the queue for retries."""
@@ -310,27 +309,29 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         _compat.enter_task(self, task)
         try:
             for _ in range(self.MAX_CLOSES):
-                try:
-                    task._context.run(coro.close)
-                    break
-                except Evicted:
-                    break
-                except Exception as error:
-                    if "ignored GeneratorExit" not in str(error):
-                        note = f"cleanup of task {task.path} raised while it was unwound"
-                        self.errors.append({"message": note, "exception": error, "task": task.path})
-                        break
+                # Not coro.close(): that leaves an async generator which is being waited for to the collector.
+                task._context.run(coro.throw, Evicted(TOKEN))
+        except Evicted:
+            pass
+        except Exception as error:
+            note = f"cleanup of task {task.path} raised while it was unwound"
+            self.errors.append({"message": note, "exception": error, "task": task.path})
         finally:
             _compat.leave_task(self, task)
             _compat.settle(task)
 
     def _part(self, tasks: list[Task]) -> None:
-        """Cut the cycles between closed tasks and what they waited for, so that nothing is left to the collector."""
+        """Cut the cycles between closed tasks and what they waited for: nothing is left to the collector."""
         for task in tasks:
             waiter = _compat.waiter(task)
             if waiter is not None:
                 asyncio.Future.cancel(waiter)
             _compat.forget(task)
+        for handle in (*self._ready, *self._retries):
+            for argument in handle._args or ():
+                if isinstance(argument, Task):  # it has ended, and its done callback will not run
+                    _compat.forget(argument)
+            handle.cancel()
         self._ready.clear()
         self._retries.clear()
 
@@ -345,18 +346,21 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
 
     def _finalize(self, generator: Any) -> None:
         """An async generator was dropped before its end; Python asks us to close it."""
-        if _get_running_loop() is not self or self.evicting:
+        if _get_running_loop() is not self:
             return
         if _compat.collecting():  # at a random moment: closing it now would differ in every process
             note = f"{generator!r} was left to the garbage collector: close it with contextlib.aclosing()"
             self.errors.append({"message": note})
-        else:
+        elif not self.evicting:
             self.create_task(generator.aclose())
+        else:
+            with contextlib.suppress(Evicted, StopIteration, StopAsyncIteration):
+                generator.aclose().send(None)
 
-    def _stuck(self, count: int, handle: asyncio.Handle) -> HandlerStuck:
+    def _stuck(self, count: int) -> HandlerStuck:
         return HandlerStuck(
-            f"run {self.owner.run_id}: the handler ran {count} callbacks without waiting for anything durable; "
-            f"does it loop over sleep(0)? The last was {handle!r}\n{format_stacks(snapshots(self))}"
+            f"run {self.owner.run_id}: the handler ran {count} callbacks without waiting for anything; "
+            f"does it loop over sleep(0)?\n{format_stacks(snapshots(self))}"
         )
 
 
