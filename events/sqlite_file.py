@@ -172,9 +172,10 @@ class File:
 
     def _only_readable(self) -> bool:
         wal = Path(f"{self.path}-wal")
+        effective = os.access in os.supports_effective_ids
         return (
             self.path.exists()
-            and not os.access(self.path.parent, os.W_OK)
+            and not os.access(self.path.parent, os.W_OK, effective_ids=effective)
             and not (wal.exists() and wal.stat().st_size)
         )
 
