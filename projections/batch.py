@@ -1,0 +1,225 @@
+"""Folding a batch of events in memory: which rows it touches, and what they become.
+
+Two ways with one outcome. The fast one gives every row to `fold` as it is. When anything raises, the
+runner folds the batch again from its start the careful way, with a copy of every row kept: so the event
+that cannot be folded is found, parked for that projection, and its rows stay as they were.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..events.errors import StoreCorrupt, StoreError, UnknownEvent
+from ..events.registry import TYPES, decode_event, encode_event
+from ..events.stream import INBOX, Row as Entry
+from .projection import Key, Projection, Table, Value
+from .views import Parked
+
+KEEP_ROWS = 20_000
+"""Rows a reader keeps in memory between batches, so that a run which goes on is not loaded again."""
+KEYS = "key/"
+"""How the streams of start keys begin."""
+
+Fetch = Callable[[Key], Sequence[Any] | None]
+Decode = Callable[[bytes], Any]
+
+_ABSENT = object()
+
+
+class Reader:
+    """One projection, and its rows as far as they are in memory."""
+
+    __slots__ = ("dirty", "fetch", "fold", "keys", "parked", "projection", "rows", "runs_only", "unknown")
+
+    def __init__(self, projection: Projection, fetch: Fetch) -> None:
+        self.projection = projection
+        self.fetch = fetch
+        """The stored values of a key, or None."""
+        self.keys, self.fold = projection.keys, projection.fold
+        self.runs_only = projection.scope == "runs"
+        self.rows: dict[Key, Any] = {}
+        self.dirty: dict[Key, None] = {}
+        """Keys whose rows may have changed since `forget_changes`."""
+        self.parked: list[Parked] = []
+        self.unknown: dict[str, list[int]] = {}
+        """Tag to number and first position of the events that this code does not know."""
+
+    def row(self, key: Key) -> Any:
+        """The row of a key, loaded when it is not in memory; None when there is none."""
+        row = self.rows.get(key, _ABSENT)
+        if row is _ABSENT:
+            stored = self.fetch(key)
+            row = self.rows[key] = None if stored is None else self.projection.table.load(stored)
+        return row
+
+    def changes(self) -> Iterator[tuple[Key, tuple[Value, ...] | None]]:
+        """Values to store by key; None: the row is gone. Raises ValueError for a row under a wrong key."""
+        table = self.projection.table
+        dump, width = table.dump, len(table.key)
+        for key in self.dirty:
+            row = self.rows[key]
+            values = None if row is None else dump(row)
+            if values is not None and values[:width] != key:
+                raise ValueError(f"{table.name}: fold returned the row {values[:width]} for the key {key}")
+            yield key, values
+
+    def forget_changes(self) -> None:
+        """After they were stored."""
+        self.dirty.clear()
+        self.parked.clear()
+        self.unknown.clear()
+        if len(self.rows) > KEEP_ROWS:
+            self.rows.clear()
+
+    def forget_all(self) -> None:
+        """After somebody else may have changed the table, or a fold has broken off."""
+        self.rows.clear()
+        self.forget_changes()
+
+    def park(self, entry: Entry, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        name = self.projection.name
+        self.parked.append(Parked(name, entry.position, entry.stream, entry.version, entry.tag, text))
+
+    def count_unknown(self, entry: Entry) -> None:
+        count = self.unknown.setdefault(entry.tag, [0, entry.position])
+        count[0] += 1
+
+
+Routes = Mapping[str, Sequence[tuple[Decode, Sequence[tuple[Reader, bool]]]]]
+"""By tag: how to decode the event, once, for which readers, and whether it creates their rows."""
+
+
+def routes(readers: Iterable[Reader]) -> Routes:
+    """Readers that decode a tag to the same type share one decoding."""
+    by_tag: dict[str, dict[type, list[tuple[Reader, bool]]]] = {tag: {} for tag in TYPES}
+    for reader in readers:
+        for tag, kind in reader.projection.events.items():
+            creates = tag in reader.projection.creates
+            by_tag.setdefault(tag, {}).setdefault(kind, []).append((reader, creates))
+    return {
+        tag: [(msgspec.json.Decoder(kind).decode, group) for kind, group in kinds.items()]
+        for tag, kinds in by_tag.items()
+    }
+
+
+def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Routes) -> None:
+    """Fold the entries into the rows of the readers; whatever a projection raises gets out."""
+    for entry in entries:
+        pairs = by_tag.get(entry.tag)
+        if pairs is None:
+            lifted = _lifted(entry)
+            if lifted is None:
+                _count_unknown(entry, readers)
+                continue
+            entry, pairs = lifted, by_tag[lifted.tag]
+        if not pairs:
+            continue
+        outside = _outside_runs(entry.stream)
+        for decode, group in pairs:
+            event = decode(entry.state)
+            for reader, creates in group:
+                if not (outside and reader.runs_only):
+                    _fold_one(reader, entry, event, creates)
+
+
+def _fold_one(reader: Reader, entry: Entry, event: Any, creates: bool) -> None:
+    keys = reader.keys(entry, event)
+    rows, dirty = reader.rows, reader.dirty
+    if len(keys) == 1:
+        key = keys[0]
+        row = None if creates else rows.get(key, _ABSENT)
+        if row is _ABSENT:
+            row = reader.row(key)
+        (rows[key],) = reader.fold([row], entry, event)
+        dirty[key] = None
+    elif keys:
+        now = reader.fold([None if creates else reader.row(key) for key in keys], entry, event)
+        for key, row in zip(keys, now, strict=True):
+            rows[key] = row
+            dirty[key] = None
+
+
+def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Routes) -> None:
+    """The same, at a third of the speed: what cannot be folded is parked, and its rows stay as they were."""
+    for entry in entries:
+        try:
+            lifted = entry if entry.tag in by_tag else _lifted(entry)
+        except StoreCorrupt as error:
+            for reader in readers:
+                reader.park(entry, error)
+            continue
+        if lifted is None:
+            _count_unknown(entry, readers)
+            continue
+        outside = _outside_runs(entry.stream)
+        for decode, group in by_tag[lifted.tag]:
+            concerned = [pair for pair in group if not (outside and pair[0].runs_only)]
+            try:
+                event = decode(lifted.state)
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+                for reader, _ in concerned:
+                    reader.park(entry, error)
+                continue
+            for reader, creates in concerned:
+                _fold_one_carefully(reader, lifted, event, creates)
+
+
+def _fold_one_carefully(reader: Reader, entry: Entry, event: Any, creates: bool) -> None:
+    table = reader.projection.table
+    before: dict[Key, tuple[Value, ...] | None] = {}
+    try:
+        keys = reader.keys(entry, event)
+        for key in keys:
+            row = reader.row(key)
+            before[key] = None if row is None else table.dump(row)
+        now = reader.fold([None if creates else reader.row(key) for key in keys], entry, event)
+        for key, row in zip(keys, now, strict=True):
+            if row is not None:
+                check_values(table, key, table.dump(row))
+            reader.rows[key] = row
+    except (StoreError, MemoryError):
+        raise  # of this machine, not of this event
+    except Exception as error:  # a projection may raise anything; it is reported, and the others go on
+        for key, values in before.items():
+            reader.rows[key] = None if values is None else table.load(values)
+        reader.park(entry, error)
+    else:
+        reader.dirty.update(dict.fromkeys(keys))
+
+
+def check_values(table: Table, key: Key, values: tuple[Value, ...]) -> None:
+    """Raises ValueError for what the table would not take."""
+    if values[: len(table.key)] != key:
+        raise ValueError(f"{table.name}: fold returned the row {values[: len(key)]} for the key {key}")
+    for column, value in zip(table.columns, values, strict=True):
+        if value is None:
+            fits = not column.type.endswith("NOT NULL")
+        elif isinstance(value, str):
+            value.encode()  # a lone surrogate has no UTF-8 form: UnicodeEncodeError is a ValueError
+            fits = True
+        else:
+            fits = isinstance(value, float | bytes) or abs(value) < 2**63
+        if not fits:
+            raise ValueError(f"{table.name}.{column.name} ({column.type}) cannot hold {value!r}")
+
+
+def _outside_runs(stream: str) -> bool:
+    return stream.endswith(INBOX) or stream.startswith(KEYS)
+
+
+def _lifted(entry: Entry) -> Entry | None:
+    """An event of an older version as one of the current version; None for an unknown type."""
+    try:
+        event = decode_event(entry.tag, entry.state, f"{entry.stream}@{entry.version}")
+    except UnknownEvent:
+        return None
+    return entry._replace(tag=event.TAG, state=encode_event(event))
+
+
+def _count_unknown(entry: Entry, readers: Iterable[Reader]) -> None:
+    outside = _outside_runs(entry.stream)
+    for reader in readers:
+        if not (outside and reader.runs_only):
+            reader.count_unknown(entry)

@@ -1,0 +1,230 @@
+"""Building read models anew beside the live ones: to replace them, or to prove them equal to the log."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from sqlite3 import Connection
+from typing import Any
+
+from msgspec import Struct
+
+from ..events.errors import ConfigurationError, SchemaMismatch
+from .projection import Key, Projection, Table, Value
+from .runner import Log, Runner
+from .views import Views, create_indexes, schema_of, table_name
+
+BATCH = 5_000
+"""Events per transaction of a build; a live runner gets its turn between two of them."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of events folded so far, and how many there are."""
+
+
+class Difference(Struct, frozen=True):
+    """Where a live table is not what the log says."""
+
+    table: str
+    key: Key
+    column: str
+    """Empty: the whole row is on one side only."""
+    live: Value
+    log: Value
+
+    def __str__(self) -> str:
+        place = f"{self.table} {'/'.join(str(part) for part in self.key)}"
+        if not self.column:
+            return f"{place}: {'not in the log' if self.log is None else 'missing'}"
+        return f"{place}: {self.column} is {self.live!r}, the log says {self.log!r}"
+
+
+def open_runner(
+    log: Log, views: Views, projections: Sequence[Projection], progress: Progress | None = None
+) -> Runner:
+    """A runner over tables of the right version, of this very log.
+
+    Tables of an older version are rebuilt beside and swapped before it returns. Tables that were folded
+    from another log (the file was replaced, or restored from a backup) are dropped, to be folded anew.
+    Raises `SchemaMismatch` for tables of a newer version.
+    """
+    _drop_strangers(log, views, projections)
+    found = views.standings()
+    old = [
+        p.name
+        for p in projections
+        if p.name in found
+        and found[p.name].version <= p.version
+        and (found[p.name].version, found[p.name].schema) != (p.version, schema_of(p.table))
+    ]
+    if old:
+        rebuild(log, views, projections, old, progress)
+    runner = Runner(log, views, projections)
+    _ = runner.position  # refuses newer tables now, not at the first event
+    return runner
+
+
+def _drop_strangers(log: Log, views: Views, projections: Sequence[Projection]) -> None:
+    for p in projections:
+        standing = views.standings().get(p.name)
+        if standing is None or not standing.position:
+            continue
+        last = log.scan(standing.position - 1, 1)
+        if not last or (last[0].position, last[0].hash) != (standing.position, standing.anchor):
+            with views.writing() as connection:
+                if views.standings().get(p.name) == standing:
+                    _drop(connection, p, "live")
+
+
+def rebuild(
+    log: Log,
+    views: Views,
+    projections: Sequence[Projection],
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Build the tables of these projections (all when `names` is None) beside the live ones, then swap.
+
+    Readers see the old rows until the swap, which is one transaction; a live runner goes on meanwhile.
+    Returns the number of events folded. Raises `SchemaMismatch` when a live table is of a newer version.
+    """
+    chosen = _chosen(projections, names)
+    for p in chosen:
+        standing = views.standings().get(p.name)
+        if standing is not None and standing.version > p.version:
+            raise SchemaMismatch(
+                f"{views.place}: {p.name} has version {standing.version}, this Refold only knows how to "
+                f"build version {p.version}; upgrade this process"
+            )
+    with views.writing() as connection:
+        for p in chosen:
+            _drop(connection, p, "building")  # what a build that was killed has left
+    builder = Runner(log, views, chosen, slot="building")
+    done = _run(builder, log, progress)
+    while not _swap(views, chosen):
+        done += _run(builder, log, None)
+    return done
+
+
+def _run(runner: Runner, log: Log, progress: Progress | None, until: int | None = None) -> int:
+    done = 0
+    while True:
+        folded = runner.catch_up(BATCH, until=until)
+        done += folded
+        if progress is not None and folded:
+            progress(done, max(done, log.position() if until is None else until))
+        if not folded and runner.position >= (log.position() if until is None else until):
+            return done
+
+
+def _swap(views: Views, chosen: Sequence[Projection]) -> bool:
+    """Put the tables that were built in the place of the live ones, unless those have come further."""
+    with views.writing() as connection:
+        live, built = views.standings(), views.standings("building")
+        for p in chosen:
+            if p.name not in built or (p.name in live and live[p.name].position > built[p.name].position):
+                return False
+        for p in chosen:
+            _drop(connection, p, "live")
+            connection.execute(f"ALTER TABLE {table_name(p, 'building')} RENAME TO {p.table.name}")
+            for statement in create_indexes(p.table):
+                connection.execute(statement)
+            connection.execute(
+                "UPDATE projections SET slot = 'live' WHERE name = ? AND slot = 'building'", (p.name,)
+            )
+            for table in ("parked_events", "unknown_events"):
+                connection.execute(
+                    f"UPDATE {table} SET slot = 'live' WHERE projection = ? AND slot = 'building'", (p.name,)
+                )
+    return True
+
+
+def _drop(connection: Connection, projection: Projection, slot: str) -> None:
+    (found,) = connection.execute(
+        "SELECT MAX(version) FROM projections WHERE name = ? AND slot = ?", (projection.name, slot)
+    ).fetchone()
+    name = table_name(projection, slot) if found is None else table_name(projection, slot, found)
+    connection.execute(f"DROP TABLE IF EXISTS {name}")
+    connection.execute("DELETE FROM projections WHERE name = ? AND slot = ?", (projection.name, slot))
+    for table in ("parked_events", "unknown_events"):
+        connection.execute(f"DELETE FROM {table} WHERE projection = ? AND slot = ?", (projection.name, slot))
+
+
+def _chosen(projections: Sequence[Projection], names: Sequence[str] | None) -> list[Projection]:
+    known = [p.name for p in projections]
+    for name in names or ():
+        if name not in known:
+            raise ConfigurationError(f"there is no projection {name!r}; there are {', '.join(known)}")
+    return [p for p in projections if names is None or p.name in names]
+
+
+# ---- the proof ------------------------------------------------------------------------------------
+
+
+def check(
+    log: Log,
+    views: Views,
+    projections: Sequence[Projection],
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    limit: int = 100,
+) -> list[Difference]:
+    """Fold the log again and compare every value of every live row with it, at the same position.
+
+    The live tables are caught up first. Returns the first `limit` differences: none, if all is well.
+    """
+    chosen = _chosen(projections, names)
+    _run(Runner(log, views, chosen), log, None)
+    differences: list[Difference] = []
+    with views.reading() as live:
+        standings = views.standings()
+        by_position = sorted(chosen, key=lambda p: standings[p.name].position if p.name in standings else 0)
+        for position, group in groupby(by_position, lambda p: standings[p.name].position):
+            same = list(group)
+            scratch = Views(None, scratch=True)
+            try:
+                _run(Runner(log, scratch, same), log, progress, until=position)
+                for p in same:
+                    differences += _compare(p.table, live, scratch.connection, limit - len(differences))
+            finally:
+                scratch.close()
+    return differences
+
+
+def _compare(table: Table, live: Connection, built: Connection, limit: int) -> list[Difference]:
+    found: list[Difference] = []
+    for mine, right in _pairs(_rows(table, live), _rows(table, built), len(table.key)):
+        if len(found) >= limit:
+            break
+        some = mine if mine is not None else right
+        assert some is not None
+        key = some[: len(table.key)]
+        if mine is None or right is None:
+            sides = ("row" if mine is not None else None, "row" if right is not None else None)
+            found.append(Difference(table.name, key, "", *sides))
+        elif mine != right or [*map(type, mine)] != [*map(type, right)]:
+            found += [
+                Difference(table.name, key, column, one, other)
+                for column, one, other in zip(table.names, mine, right, strict=True)
+                if one != other or type(one) is not type(other)
+            ]
+    return found[:limit]
+
+
+def _rows(table: Table, connection: Connection) -> Iterator[tuple[Any, ...]]:
+    order = ", ".join(table.key)
+    return connection.execute(f"SELECT {', '.join(table.names)} FROM {table.name} ORDER BY {order}")
+
+
+def _pairs(
+    left: Iterator[tuple[Any, ...]], right: Iterator[tuple[Any, ...]], width: int
+) -> Iterator[tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]]:
+    """Rows of two sorted tables side by side; None where a key is on one side only."""
+    one, other = next(left, None), next(right, None)
+    while one is not None or other is not None:
+        if other is None or (one is not None and one[:width] < other[:width]):
+            yield one, None
+            one = next(left, None)
+        elif one is None or other[:width] < one[:width]:
+            yield None, other
+            other = next(right, None)
+        else:
+            yield one, other
+            one, other = next(left, None), next(right, None)

@@ -1,0 +1,237 @@
+"""Keeping the read models up with the log: a batch of events and the position it leads to, in one commit."""
+
+from collections.abc import Callable, Sequence
+from sqlite3 import Connection
+from typing import Protocol
+
+from msgspec import Struct
+
+from ..events.errors import ConfigurationError, SchemaMismatch, StoreBusy, StoreError
+from ..events.stream import GENESIS, Row as Entry
+from .batch import Fetch, Reader, Routes, fold_carefully, fold_fast, routes
+from .projection import Key, Projection, Value
+from .views import Parked, Standing, UnknownEvents, Views, create_indexes, create_table, schema_of, table_name
+
+Fold = Callable[[list[Entry], list[Reader], Routes], None]
+
+
+class Log(Protocol):
+    """What a runner asks of a store."""
+
+    def scan(self, after: int = 0, limit: int = 1000) -> list[Entry]:
+        """Rows with position > `after`, in the order of commit."""
+        ...
+
+    def position(self) -> int:
+        """Position of the last row, 0 for an empty log."""
+        ...
+
+
+class Lag(Struct, frozen=True):
+    """How far the read models are behind the log."""
+
+    events: int
+    """Positions between the slowest projection and the end of the log."""
+    position: int
+    """Of the slowest projection."""
+    parked: int
+    """Events that some projection could not fold."""
+    unknown: int
+    """Events of types that this code does not know."""
+
+
+class Runner:
+    """Folds the log into the tables of some projections, a batch at a time.
+
+    Synchronous, for one thread. Several runners, of several processes too, may work on one file: each
+    takes the write lock, reads the position that is there and goes on from it.
+    """
+
+    def __init__(
+        self, log: Log, views: Views, projections: Sequence[Projection], *, slot: str = "live"
+    ) -> None:
+        """Raises `ConfigurationError` when two projections share a name or a table."""
+        self.log, self.views, self.slot = log, views, slot
+        self.projections = tuple(projections)
+        names = [name for p in self.projections for name in {p.name, p.table.name}]
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"two projections share a name or a table: {', '.join(sorted(names))}")
+        self._tables = [_Stored(p, slot) for p in self.projections]
+        self._readers = {
+            stored.name: Reader(stored.projection, self._fetcher(stored)) for stored in self._tables
+        }
+        self._routes: dict[tuple[str, ...], Routes] = {}
+        self._standings: dict[str, Standing] = {}
+        """As this runner left them; its rows in memory are those of the file as long as it finds them so."""
+
+    def _fetcher(self, stored: "_Stored") -> Fetch:
+        def fetch(key: Key) -> tuple[Value, ...] | None:
+            rows = self.views.query(stored.select, key)
+            return rows[0] if rows else None
+
+        return fetch
+
+    # ---- asking
+
+    @property
+    def position(self) -> int:
+        """Position up to which all projections have folded the log."""
+        found = self._find()
+        return min((found[stored.name].position for stored in self._tables), default=self.log.position())
+
+    def lag(self) -> Lag:
+        """How far behind, and what was parked on the way."""
+        position = self.position
+        behind = max(self.log.position() - position, 0)
+        unknown = max((unknown.events for unknown in self.unknown()), default=0)
+        return Lag(behind, position, len(self.parked()), unknown)
+
+    def parked(self) -> list[Parked]:
+        """Events that could not be folded; they are folded again when their projection is rebuilt."""
+        return self.views.parked()
+
+    def unknown(self) -> list[UnknownEvents]:
+        """Types of events that this code does not know."""
+        return self.views.unknown()
+
+    def _find(self) -> dict[str, Standing]:
+        """Where each projection stands. Raises `SchemaMismatch` when a table is not this code's version."""
+        all_found = self.views.standings(self.slot)
+        found: dict[str, Standing] = {}
+        for stored in self._tables:
+            standing = all_found.get(stored.name) or Standing(stored.version, stored.schema, 0, GENESIS)
+            if standing.version > stored.version:
+                raise SchemaMismatch(
+                    f"{self.views.place}: {stored.name} has version {standing.version}, this Refold knows "
+                    f"version {stored.version}: it was built by a newer one; upgrade this process"
+                )
+            if standing.schema != stored.schema or standing.version < stored.version:
+                raise SchemaMismatch(
+                    f"{self.views.place}: {stored.name} has version {standing.version}, this Refold wants "
+                    f"version {stored.version} of it, or other columns: rebuild it"
+                )
+            found[stored.name] = standing
+        return found
+
+    # ---- folding
+
+    def catch_up(self, max_events: int = 500, *, until: int | None = None) -> int:
+        """Fold up to `max_events` more events, none beyond position `until`; returns how many.
+
+        One transaction: rows, positions and parked events are written together or not at all.
+        0: nothing to do, or another process is at it. Raises a `StoreError`; `SchemaMismatch` when
+        another version of this code has taken the tables over.
+        """
+        end = self.log.position() if until is None else until
+        if self._standings and all(standing.position >= end for standing in self._standings.values()):
+            return 0
+        try:
+            return self._batch(max_events, end, fold_fast)
+        except StoreBusy:
+            self._forget()
+            return 0
+        except StoreError:
+            self._forget()
+            raise
+        except Exception:  # whatever a projection raised: find the event, park it
+            self._forget()
+            return self._batch(max_events, end, fold_carefully)
+
+    def _forget(self) -> None:
+        self._standings = {}
+        for reader in self._readers.values():
+            reader.forget_all()
+
+    def _batch(
+        self, max_events: int, end: int, fold: Callable[[list[Entry], list[Reader], Routes], None]
+    ) -> int:
+        with self.views.writing() as connection:
+            self._create_missing(connection)
+            found = self._find()
+            for name, standing in found.items():
+                if self._standings.get(name) != standing:  # another process has been here
+                    self._readers[name].forget_all()
+            after = min(standing.position for standing in found.values())
+            behind = [stored for stored in self._tables if found[stored.name].position == after]
+            stop = min((s.position for s in found.values() if s.position > after), default=end)
+            entries = [e for e in self.log.scan(after, max_events) if e.position <= min(stop, end)]
+            if not entries:
+                self._standings = found
+                return 0
+            fold(entries, [self._readers[stored.name] for stored in behind], self._routes_of(behind))
+            for stored in behind:
+                found[stored.name] = self._write(connection, stored, entries[-1])
+        self._standings = found
+        for stored in behind:
+            self._readers[stored.name].forget_changes()
+        return len(entries)
+
+    def _create_missing(self, connection: Connection) -> None:
+        known = self.views.standings(self.slot)
+        for stored in self._tables:
+            if stored.name not in known:
+                stored.create(connection, indexes=self.slot == "live")
+                new = (stored.name, self.slot, stored.version, stored.schema, 0, GENESIS)
+                connection.execute(ADD_STANDING, new)
+
+    def _routes_of(self, behind: list["_Stored"]) -> Routes:
+        names = tuple(stored.name for stored in behind)
+        if names not in self._routes:
+            self._routes[names] = routes([self._readers[name] for name in names])
+        return self._routes[names]
+
+    def _write(self, connection: Connection, stored: "_Stored", last: Entry) -> Standing:
+        reader, name, slot = self._readers[stored.name], stored.name, self.slot
+        run = connection.execute
+        run(SET_STANDING, (last.position, last.hash, name, slot))
+        gone: list[Key] = []
+        rows: list[tuple[Value, ...]] = []
+        for key, values in reader.changes():
+            if values is None:
+                gone.append(key)
+            else:
+                rows.append(values)
+        connection.executemany(stored.upsert, rows)
+        connection.executemany(stored.delete, gone)
+        for parked in reader.parked:
+            row = (parked.position, parked.stream, parked.version, parked.tag, parked.error)
+            run(ADD_PARKED, (name, slot, *row))
+        for tag, (events, position) in reader.unknown.items():
+            run(ADD_UNKNOWN, (name, slot, tag, events, position))
+        return Standing(stored.version, stored.schema, last.position, last.hash)
+
+
+SET_STANDING = "UPDATE projections SET position = ?, anchor = ? WHERE name = ? AND slot = ?"
+ADD_STANDING = (
+    "INSERT INTO projections (name, slot, version, schema, position, anchor) VALUES (?, ?, ?, ?, ?, ?)"
+)
+ADD_PARKED = (
+    "INSERT INTO parked_events (projection, slot, position, stream, version, tag, error) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+ADD_UNKNOWN = (
+    "INSERT INTO unknown_events (projection, slot, tag, events, first_position) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET events = events + excluded.events"
+)
+
+
+class _Stored:
+    """The SQL of one projection's table in one slot."""
+
+    def __init__(self, projection: Projection, slot: str) -> None:
+        table = projection.table
+        self.projection, self.name, self.version = projection, projection.name, projection.version
+        self.schema = schema_of(table)
+        self.table = table_name(projection, slot)
+        columns, where = ", ".join(table.names), " AND ".join(f"{name} = ?" for name in table.key)
+        self.select = f"SELECT {columns} FROM {self.table} WHERE {where}"
+        self.delete = f"DELETE FROM {self.table} WHERE {where}"
+        marks = ", ".join("?" * len(table.names))
+        self.upsert = f"INSERT OR REPLACE INTO {self.table} ({columns}) VALUES ({marks})"
+
+    def create(self, connection: Connection, *, indexes: bool) -> None:
+        table = self.projection.table
+        connection.execute(create_table(table, self.table))
+        if indexes:
+            for statement in create_indexes(table):
+                connection.execute(statement)
