@@ -8,8 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Raw
 
-from ..events import codec
-from ..events import types as t
+from ..events import codec, types as t
 from ..events.clock import step_trace_id
 from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
 from .commands import StepCommand
@@ -66,7 +65,9 @@ def current_step() -> StepInfo:
     try:
         return _current.get()
     except LookupError:
-        raise ConfigurationError("current_step() and record_cost() work in the body of a step that a run called") from None
+        raise ConfigurationError(
+            "current_step() and record_cost() work in the body of a step that a run called"
+        ) from None
 
 
 def record_cost(
@@ -126,7 +127,9 @@ class Body:
         "attempt", "command", "info", "loop", "owner", "started_id", "stopping", "task", "timed_out", "timer", "told"
     )  # fmt: skip
 
-    def __init__(self, owner: Owner, run_id: str, command: StepCommand, attempt: int, started_id: str) -> None:
+    def __init__(
+        self, owner: Owner, run_id: str, command: StepCommand, attempt: int, started_id: str
+    ) -> None:
         self.owner, self.command, self.attempt, self.started_id = owner, command, attempt, started_id
         self.info = StepInfo(self, run_id)
         self.loop = asyncio.get_running_loop()

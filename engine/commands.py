@@ -11,8 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from ..events import codec
-from ..events import types as t
+from ..events import codec, types as t
 from ..events.clock import to_datetime
 from ..events.types import Event
 from .loop import Future, Task, Timer
@@ -49,7 +48,9 @@ class StepCommand(Command):
 
     __slots__ = ("after", "args", "future", "iteration", "key", "kwargs", "site", "step", "task", "task_path")
 
-    def __init__(self, step: Step[Any, Any], args: Raw, kwargs: Raw, future: Future, task: Task | None) -> None:
+    def __init__(
+        self, step: Step[Any, Any], args: Raw, kwargs: Raw, future: Future, task: Task | None
+    ) -> None:
         super().__init__()
         self.step, self.args, self.kwargs, self.future = step, args, kwargs, future
         self.task = task
@@ -213,7 +214,9 @@ def _number(event: Event) -> int:
 
 def clip(data: bytes | Raw, limit: int = 120) -> str:
     """JSON for a message, cut to `limit` characters."""
-    text = bytes(data[: limit * 4] if isinstance(data, bytes) else bytes(data)[: limit * 4]).decode(errors="replace")
+    text = bytes(data[: limit * 4] if isinstance(data, bytes) else bytes(data)[: limit * 4]).decode(
+        errors="replace"
+    )
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -105,7 +105,9 @@ class Context:
             return await operation.run()
 
         kind = f"custom:{operation.kind}"
-        return await make_step(run, operation.kind, StepOptions(retry=retry or ONCE), kind=kind)(operation.input)
+        return await make_step(run, operation.kind, StepOptions(retry=retry or ONCE), kind=kind)(
+            operation.input
+        )
 
     async def wait_for_event(self, name: str, *, timeout: float | None = None, type: Any = Any) -> Any:
         """Wait for an event sent with `signal(run, name, payload)`, also if it came before; in order.

@@ -58,7 +58,7 @@ def _recorded_site(recorded: Event | None) -> str:
 def _live_site(command: Command) -> str:
     if not isinstance(command, StepCommand) or command.task is None or command.task.done():
         return ""
-    from .inspect import frames  # noqa: PLC0415 - only on the way to an error
+    from .inspect import frames
 
     found = frames(command.task.get_coro())
     return f"  ({found[-1].file.rsplit('/', 1)[-1]}:{found[-1].line})" if found else ""

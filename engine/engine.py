@@ -1,30 +1,34 @@
 """`Engine`: the door to a store, for whoever executes its runs and for whoever only talks to them."""
 
 import asyncio
-import hashlib
-import logging
 import os
-import socket
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import msgspec
-from msgspec import Raw
-
-from ..events import codec, errors
-from ..events import types as t
-from ..events.clock import Clock, SystemClock, new_event_id, new_run_id, new_seed, new_trace_id, to_datetime
-from ..events.errors import ConfigurationError, RefoldError, RunEnded, RunNotFound, StartConflict
+from ..events import codec, errors, types as t
+from ..events.clock import (
+    Clock,
+    SystemClock,
+    new_event_id,
+    new_owner,
+    new_run_id,
+    new_seed,
+    new_trace_id,
+    to_datetime,
+)
+from ..events.errors import ConfigurationError, RunEnded, RunNotFound, StoreCorrupt
 from ..events.open import open_store
 from ..events.registry import Unknown, look_at_event
 from ..events.store import Append, Store
-from ..events.stream import INBOX, Tail, chain, check_chain
+from ..events.stream import INBOX, check_chain
 from ..events.types import Event
-from . import guard, inbox
+from ..events.verify import Verified, verify
+from . import inbox
+from .handle import Handle
+from .read_models import ReadModels
 from .settings import Settings
-from .views import Views
+from .starting import Told, check_run_id, existing_run, input_digest, key_append, register
 from .worker import Worker, start_unit
 from .workflow import Workflow
 
@@ -32,10 +36,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_STORE = "refold.db"
-KEYS = "key/"
 POLL_S = 0.02
-
-_log = logging.getLogger("refold")
+END_TAGS = frozenset(kind.TAG for kind in t.ENDS)
 
 
 class Engine:
@@ -70,11 +72,11 @@ class Engine:
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
         self.execute = execute
-        self.workflows = _registry(workflows, self.settings)
+        self.workflows = register(workflows, self.settings)
         self._given = store if store is not None else os.environ.get("REFOLD_STORE", DEFAULT_STORE)
         self._store: Store | None = None
         self._worker: Worker | None = None
-        self._views: Views | None = None
+        self._views: ReadModels | None = None
 
     # ---- life
 
@@ -83,12 +85,12 @@ class Engine:
         self._store = store = open_store(given) if isinstance(given, str | os.PathLike) else given
         try:
             if self.execute:
-                owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+                owner = new_owner()
                 store.hold(owner)
                 self._worker = Worker(store, self.workflows, self.clock, owner, self.settings)
                 self._worker.start()
             if self.settings.projections and self.execute:
-                self._views = Views(store)
+                self._views = ReadModels(store)
                 self._views.follow()
         except BaseException:
             await self.close()
@@ -122,10 +124,10 @@ class Engine:
         return self._store
 
     @property
-    def projections(self) -> Views:
+    def projections(self) -> ReadModels:
         """The read models: `rebuild`, `check`, `wait`, and queries."""
         if self._views is None:
-            self._views = Views(self.store)
+            self._views = ReadModels(self.store)
         return self._views
 
     @property
@@ -172,8 +174,10 @@ class Engine:
         flow = self._registered(workflow)
         run_id = check_run_id(id) if id is not None else new_run_id()
         packed = flow.encode_args(args)
-        digest = _digest(flow.name, packed)
-        if (existing := self._existing(run_id if id is not None else None, key, flow, digest)) is not None:
+        digest = input_digest(flow.name, packed)
+        if (
+            existing := existing_run(self.store, run_id if id is not None else None, key, flow, digest)
+        ) is not None:
             return Handle(self, existing, flow)
         head = {"id": new_event_id(), "at": to_datetime(self.clock.now()), "by": by}
         started = t.RunStarted(
@@ -181,11 +185,11 @@ class Engine:
             attributes=dict(codec.decoder(dict[str, Any])(codec.encode(attributes or {}, "attributes"))),
             trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(), **head,
         )  # fmt: skip
-        extra = _key_append(key, run_id, digest, started) if key else ()
+        extra = key_append(key, run_id, digest, started) if key else ()
         try:
             await self._store_start(flow, run_id, started, extra)
         except errors.AppendRefused as refused:
-            found = self._existing(run_id if id is not None else None, key, flow, digest)
+            found = existing_run(self.store, run_id if id is not None else None, key, flow, digest)
             if found is None:
                 raise refused
             return Handle(self, found, flow)
@@ -206,31 +210,9 @@ class Engine:
             return
         if self._worker.log.full:
             await self._worker.log.room()
-        told = _Told()
+        told = Told()
         self._worker.start_run(flow, run_id, started, extra, told)
         await told.durable()
-
-    def _existing(self, run_id: str | None, key: str | None, flow: Workflow[Any, Any], digest: str) -> str | None:
-        """The run that already has this id or key. Raises `StartConflict` when it is another one."""
-        if key is not None and (rows := self.store.read(KEYS + key, 0, 1)):
-            taken = cast(t.KeyTaken, rows[0].event())
-            if taken.digest != digest:
-                raise StartConflict(
-                    f"start key {key!r} belongs to run {taken.run_id!r}, which was started with another "
-                    "workflow or other input; use another key",
-                    taken.run_id,
-                )
-            return taken.run_id
-        if run_id is not None and (rows := self.store.read(run_id, 0, 1)):
-            started = cast(t.RunStarted, rows[0].event())
-            if _digest(started.workflow, started.args) != digest:
-                raise StartConflict(
-                    f"run {run_id!r} exists: {started.workflow} with {_clip(started.args)}, now asked for "
-                    f"{flow.name}; use another id",
-                    run_id,
-                )
-            return run_id
-        return None
 
     def _registered(self, workflow: Any) -> Workflow[Any, Any]:
         if not isinstance(workflow, Workflow):
@@ -272,8 +254,10 @@ class Engine:
             return
         if id and id in live.signal_ids:
             return
-        told = _Told()
-        live.deliver(t.SignalReceived(name=name, payload=packed, signal_id=id or "", **live.head("", by)), told=told)
+        told = Told()
+        live.deliver(
+            t.SignalReceived(name=name, payload=packed, signal_id=id or "", **live.head("", by)), told=told
+        )
         await told.durable()
 
     async def cancel(self, run_id: str, reason: str = "", *, by: str = "user") -> None:
@@ -286,7 +270,7 @@ class Engine:
         if live is None or live.lost:
             await self._post(run_id, t.CancelSent(reason=reason, **self._message(by)))
             return
-        told = _Told()
+        told = Told()
         live.deliver(t.RunCancelRequested(reason=reason, **live.head("", by)), told=told)
         await told.durable()
 
@@ -294,7 +278,7 @@ class Engine:
         if self._worker is None:
             inbox.post(self.store, run_id, message)
             return
-        told = _Told()
+        told = Told()
         inbox.post_through(self._worker.log, run_id, message, told)
         await told.durable()
         self._worker.look()
@@ -326,7 +310,7 @@ class Engine:
         if work.state != "done":
             return None
         for event in reversed(self.store.read(run_id, max(0, self.store.tail(run_id).version - 50))):
-            if event.tag in _END_TAGS:
+            if event.tag in END_TAGS:
                 return event.event()
         return None
 
@@ -337,141 +321,20 @@ class Engine:
             raise RunNotFound(run_id)
         return [look_at_event(row.tag, row.state, row) for row in rows]
 
-    def verify(self, run_id: str | None = None) -> int:
-        """Check every hash of one run (inbox included) or of the whole log; returns the number of events.
+    def verify(self, run_id: str | None = None) -> Verified:
+        """Check every hash of one run (its inbox included) or of the whole log, and that nothing is missing.
 
-        Raises `StoreCorrupt` naming the first bad event, `RunNotFound`.
+        Raises `RunNotFound`; `StoreCorrupt` when the log cannot even be read.
         """
-        if run_id is not None:
-            rows = self.store.read(run_id)
-            if not rows:
-                raise RunNotFound(run_id)
-            check_chain(rows)
-            mail = self.store.read(run_id + INBOX)
-            check_chain(mail)
-            return len(rows) + len(mail)
-        return verify_log(self.store)
-
-
-def verify_log(store: Store, progress: Callable[[int], None] = lambda count: None) -> int:
-    """Check the hash of every event in the log. Raises `StoreCorrupt` naming the first bad one."""
-    tails: dict[str, Tail] = {}
-    count = position = 0
-    while rows := store.scan(position, 2_000):
-        for row in rows:
-            tails[row.stream] = check_chain([row], tails.get(row.stream, Tail()))
-        count, position = count + len(rows), rows[-1].position
-        progress(count)
-    return count
-
-
-class Handle(Generic[R]):
-    """A run, as whoever started or found it holds it."""
-
-    def __init__(self, engine: Engine, run_id: str, workflow: Workflow[Any, R] | None) -> None:
-        self.engine, self.id, self._workflow = engine, run_id, workflow
-
-    def __repr__(self) -> str:
-        return f"<run {self.id}>"
-
-    async def result(self, timeout: float | None = None) -> R:
-        """Wait for the handler's result (seconds; None: for ever).
-
-        Raises `RunFailed`, `RunCancelled`, `TimeoutError`; `NonDeterminismError`, `HandlerStuck` or
-        another `HandlerError` when the run cannot go on in this process.
-        """
-        async with asyncio.timeout(timeout):
-            end = await self.engine.end_of(self.id)
-        if isinstance(end, t.RunFailed):
-            raise errors.RunFailed(self.id, end.error.type, end.error.message)
-        if isinstance(end, t.RunCancelled):
-            raise errors.RunCancelled(self.id, end.reason)
-        result = cast(t.RunCompleted, end).result
-        decode = self._workflow.decode_result if self._workflow is not None else codec.decoder(Any)
-        value: R = decode(result, f"result of run {self.id}")
-        return value
-
-    def status(self) -> dict[str, Any]:
-        """The run's row of `runs`, folded from its own stream: always up to date."""
-        return self.engine.projections.fold_run(self.id)
-
-    def steps(self) -> list[dict[str, Any]]:
-        """The run's rows of `steps`, folded from its own stream."""
-        return self.engine.projections.fold_steps(self.id)
-
-    def events(self) -> list[Event | Unknown]:
-        """The whole history."""
-        return self.engine.events(self.id)
-
-    async def signal(self, name: str, payload: Any = None, *, id: str | None = None, by: str = "user") -> None:
-        """See `Engine.signal`."""
-        await self.engine.signal(self.id, name, payload, id=id, by=by)
-
-    async def cancel(self, reason: str = "", *, by: str = "user") -> None:
-        """See `Engine.cancel`."""
-        await self.engine.cancel(self.id, reason, by=by)
-
-
-class _Told:
-    """Awaitable acknowledgement of an append."""
-
-    def __init__(self) -> None:
-        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def __call__(self, error: RefoldError | None) -> None:
-        if self._future.done():
-            return
-        if error is None:
-            self._future.set_result(None)
-        else:
-            self._future.set_exception(error)
-
-    async def durable(self) -> None:
-        """Wait; cancelling the waiter does not cancel the append."""
-        await asyncio.shield(self._future)
-
-
-_END_TAGS = frozenset(kind.TAG for kind in t.ENDS)
-
-
-def check_run_id(run_id: str) -> str:
-    """The id, if it can be one. Raises `ConfigurationError`."""
-    if not run_id or len(run_id) > 200 or "/" in run_id or not run_id.isprintable() or run_id != run_id.strip():
-        raise ConfigurationError(
-            f"run id {run_id!r}: expected 1 to 200 printable characters without '/' or spaces around"
-        )
-    return run_id
-
-
-def _registry(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> dict[tuple[str, str], Workflow[Any, Any]]:
-    registry: dict[tuple[str, str], Workflow[Any, Any]] = {}
-    for flow in workflows:
-        if not isinstance(flow, Workflow):
-            raise ConfigurationError(f"workflows=[…] expects @workflow functions, got {flow!r}")
-        if registry.setdefault((flow.name, flow.version), flow) is not flow:
-            raise ConfigurationError(f"two workflows are called {flow.name!r} version {flow.version!r}")
-        if settings.determinism != "off":
-            for finding in guard.scan(flow.fn):
-                _log.warning("workflow %s: %s", flow.name, finding)
-        if settings.determinism == "strict":
-            guard.arm(flow.fn)
-    return registry
-
-
-def _digest(name: str, args: Raw) -> str:
-    """SHA-256 over workflow name and arguments, object keys in any order."""
-    plain = msgspec.json.encode(msgspec.json.decode(args), order="deterministic")
-    return hashlib.sha256(name.encode() + b"\0" + plain).hexdigest()
-
-
-def _key_append(key: str, run_id: str, digest: str, started: t.RunStarted) -> tuple[Append, ...]:
-    if len(key) > 200 or not key.isprintable():
-        raise ConfigurationError(f"start key {key!r}: expected 1 to 200 printable characters")
-    taken = t.KeyTaken(run_id=run_id, digest=digest, id=new_event_id(), at=started.at, cause=started.id)
-    rows, _ = chain(KEYS + key, Tail(), [taken])
-    return (Append(KEYS + key, 0, rows),)
-
-
-def _clip(data: Raw) -> str:
-    text = bytes(data).decode(errors="replace")
-    return text if len(text) < 120 else text[:119] + "…"
+        if run_id is None:
+            return verify(self.store)
+        rows, mail = self.store.read(run_id), self.store.read(run_id + INBOX)
+        if not rows:
+            raise RunNotFound(run_id)
+        problems: list[str] = []
+        for stream in (rows, mail):
+            try:
+                check_chain(stream)
+            except StoreCorrupt as error:
+                problems.append(str(error))
+        return Verified(len(rows) + len(mail), 2 if mail else 1, tuple(problems))

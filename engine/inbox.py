@@ -52,7 +52,12 @@ def post_through(
 
 def send_evidence(store: Store, log: Log, run_id: str, ended: t.StepCompleted | t.StepFailed) -> None:
     """What a body came to after its run was taken over: the new owner copies it, nobody acts on it."""
-    fields: dict[str, Any] = {"step": ended.step, "attempt": ended.attempt, "at": ended.at, "trace": ended.trace}
+    fields: dict[str, Any] = {
+        "step": ended.step,
+        "attempt": ended.attempt,
+        "at": ended.at,
+        "trace": ended.trace,
+    }
     if isinstance(ended, t.StepCompleted):
         fields["result"] = ended.result
     else:
@@ -89,7 +94,10 @@ def _signal(live: LiveRun, message: t.SignalSent, version: int) -> None:
         return
     live.deliver(
         t.SignalReceived(
-            name=message.name, payload=message.payload, signal_id=message.signal_id, inbox=version,
+            name=message.name,
+            payload=message.payload,
+            signal_id=message.signal_id,
+            inbox=version,
             **live.head(message.id, message.by),
         )  # fmt: skip
     )

@@ -6,7 +6,6 @@ log; bodies, timers, results and everybody outside wait until the log is theirs 
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,7 +13,7 @@ from threading import get_ident
 from typing import Any, NamedTuple, Protocol
 
 from ..events import types as t
-from ..events.clock import Clock, new_event_id, to_datetime
+from ..events.clock import Clock, new_event_id, new_jitter, to_datetime
 from ..events.errors import AppendRefused, HandlerStuck, RefoldError, RunEnded
 from ..events.log import Log
 from ..events.store import Append, Unit
@@ -173,7 +172,9 @@ class LiveRun:
                 urgent = True
         if events and isinstance(events[0], t.StepCompleted | t.StepFailed):
             self.attempts.pop(events[0].step, None)
-        self.append([*events, *intents, *self._claim(claim)], commands, starts, value, told, urgent, extra, retry)
+        self.append(
+            [*events, *intents, *self._claim(claim)], commands, starts, value, told, urgent, extra, retry
+        )
 
     def _claim(self, generation: int) -> list[Event]:
         if not generation:
@@ -206,7 +207,9 @@ class LiveRun:
         unit = Unit((Append(self.run_id, before.version, rows, before.hash), *extra), work)
         entry = _Entry(events, commands, starts, value, told)
         self.undurable += 1
-        self.host.log.append(unit, partial(self._settled, entry), urgent=urgent or told is not None, retry=retry)
+        self.host.log.append(
+            unit, partial(self._settled, entry), urgent=urgent or told is not None, retry=retry
+        )
         for command, attempt in starts:
             if command.step.options.pure:
                 self._begin(command, attempt)
@@ -230,7 +233,9 @@ class LiveRun:
         for event in entry.events:
             if isinstance(event, t.StepAttemptFailed):
                 self.arm_retry(event.step)
-        if isinstance(entry.events[-1], t.ENDS) or (entry.commands and isinstance(entry.commands[-1], EndCommand)):
+        if isinstance(entry.events[-1], t.ENDS) or (
+            entry.commands and isinstance(entry.commands[-1], EndCommand)
+        ):
             self._end(next(e for e in entry.events if isinstance(e, t.ENDS)))
         elif self.idle:
             self.host.settled(self)
@@ -386,11 +391,13 @@ class LiveRun:
         step = body.command.number
         state, retry = self.attempts[step], body.command.step.options.retry
         if retryable and state.failures + 1 < retry.max_attempts:
-            pause = retry.pause(state.failures + 1, random.random())
+            pause = retry.pause(state.failures + 1, new_jitter())
             retry_at = head["at"] + timedelta(seconds=pause)
             self.attempts.failed(step, retry_at)
             attempt = body.attempt
-            self.note(t.StepAttemptFailed(step=step, attempt=attempt, error=failure, retry_at=retry_at, **head))
+            self.note(
+                t.StepAttemptFailed(step=step, attempt=attempt, error=failure, retry_at=retry_at, **head)
+            )
         else:
             self.deliver(t.StepFailed(step=step, error=failure, attempt=body.attempt, **head))
 
@@ -433,7 +440,9 @@ class LiveRun:
             if step in adopted:
                 continue
             if state.phase == "started":
-                notes.append(t.StepInterrupted(step=step, attempt=state.attempt, **self.head(state.started_id)))
+                notes.append(
+                    t.StepInterrupted(step=step, attempt=state.attempt, **self.head(state.started_id))
+                )
             if state.phase in ("started", "interrupted"):
                 unknown.append(step)
             elif state.phase in ("scheduled", "released"):
@@ -505,4 +514,3 @@ class LiveRun:
 
 KEPT_FACTS = (t.StepAttemptFailed, t.CostRecorded, t.DebugRecorded, t.StepLate)
 """Facts that are appended again after a refused append: they say what has happened."""
-

@@ -133,4 +133,3 @@ def load(store: Store, run_id: str) -> History:
         pass
     loaded: History = history
     return loaded
-

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from ..events import codec, errors
-from ..events import types as t
+from ..events import codec, errors, types as t
 from ..events.errors import ForbiddenInHandler, NonDeterminismError, ValueRefused
 from ..events.types import Event
 from .commands import (
@@ -240,7 +239,8 @@ class Run:
             cancel = self._cancel
             if cancel is not None:
                 return EndCommand(
-                    t.RunCancelled, lambda head: t.RunCancelled(reason=cancel.reason, kind=cancel.kind, **head)
+                    t.RunCancelled,
+                    lambda head: t.RunCancelled(reason=cancel.reason, kind=cancel.kind, **head),
                 )
             return _failed(asyncio.CancelledError("the handler cancelled itself"))
         error = main.exception()

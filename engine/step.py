@@ -157,7 +157,9 @@ class Step(Generic[P, R]):
         positional, star, named, double_star = self._parameters
         raws = _raw_list(args, self.name)
         plain = [
-            codec.decoder(positional[i] if i < len(positional) else star)(raw, f"argument {i + 1} of {self.name}")
+            codec.decoder(positional[i] if i < len(positional) else star)(
+                raw, f"argument {i + 1} of {self.name}"
+            )
             for i, raw in enumerate(raws)
         ]
         if kwargs == NO_KWARGS:

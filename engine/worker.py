@@ -44,7 +44,9 @@ Workflows = Mapping[tuple[str, str], Workflow[object, object]]
 class Worker:
     """Owns the runs of one store while it holds it. Implements `live.Host`."""
 
-    def __init__(self, store: Store, workflows: Workflows, clock: Clock, owner: str, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, workflows: Workflows, clock: Clock, owner: str, settings: Settings
+    ) -> None:
         self.store, self.workflows, self.clock, self.owner = store, workflows, clock, owner
         self.settings = settings
         self.log = Log(store)
@@ -94,7 +96,9 @@ class Worker:
             await self._drain(grace)
             await self.log.close()
         except StoreError as error:
-            _log.error("shut down while the store could not be written; the log has all it acknowledged: %s", error)
+            _log.error(
+                "shut down while the store could not be written; the log has all it acknowledged: %s", error
+            )
         finally:
             for live in [*self.live.values(), *self._lost.values()]:
                 live.leave()
@@ -246,7 +250,11 @@ class Worker:
     def _lease_lost(self, live: LiveRun) -> None:
         """Somebody else owns the run now. What our bodies came to goes to its inbox, as evidence."""
         refusal = live.refusal
-        error = LeaseLost(live.run_id, refusal.expected, refusal.found) if refusal else LeaseLost(live.run_id, 0, 0)
+        error = (
+            LeaseLost(live.run_id, refusal.expected, refusal.found)
+            if refusal
+            else LeaseLost(live.run_id, 0, 0)
+        )
         _log.warning("run %s was taken over by another owner; its bodies here are cancelled", live.run_id)
         for event, _, told in live.kept:
             if told is not None:
@@ -278,7 +286,9 @@ class Worker:
         versions = sorted(v for n, v in self.workflows if n == name)
         kind = "missing_version" if versions else "no_worker"
         have = f"this engine has version {', '.join(versions)}" if versions else "no engine here has it"
-        reason = f"workflow {name!r} version {version!r} is not registered: {have}; pass it in `workflows=[…]`"
+        reason = (
+            f"workflow {name!r} version {version!r} is not registered: {have}; pass it in `workflows=[…]`"
+        )
         self.attend(history, kind, reason)
         self._block(history.run_id, HandlerError(f"run {history.run_id}: {reason}"))
 
@@ -426,5 +436,3 @@ def start_unit(run_id: str, started: t.RunStarted, extra: tuple[Append, ...]) ->
 
 def _attention_of(error: HandlerError) -> str:
     return "stuck" if type(error).__name__ == "HandlerStuck" else "diverged"
-
-

@@ -155,5 +155,3 @@ def workflow(
         return Workflow(function, name or function.__name__, str(version))
 
     return decorate if fn is None else decorate(fn)
-
-

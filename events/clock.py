@@ -2,7 +2,9 @@
 
 import itertools
 import os
+import random
 import secrets
+import socket
 import time
 import uuid
 from datetime import UTC, datetime
@@ -35,6 +37,16 @@ def new_run_id() -> str:
     value = (milliseconds & (2**48 - 1)) << 80 | 7 << 76
     value |= secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=value))
+
+
+def new_owner() -> str:
+    """A name for this process as an executor: host, process id, and chance."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def new_jitter() -> float:
+    """Chance in [0, 1), for pauses that should not all end at once."""
+    return random.random()
 
 
 def new_trace_id() -> str:

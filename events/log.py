@@ -155,7 +155,9 @@ class Log:
         except StoreError as error:
             return error, perf_counter() - began
 
-    def _settle(self, batch: list[_Pending], outcome: tuple[list[Refusal | None] | StoreError, float]) -> None:
+    def _settle(
+        self, batch: list[_Pending], outcome: tuple[list[Refusal | None] | StoreError, float]
+    ) -> None:
         result, seconds = outcome
         self._busy = False
         if isinstance(result, StoreError):

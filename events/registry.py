@@ -80,5 +80,3 @@ def register_upcaster(old: str, new: str, lift: Upcaster) -> None:
     if old in TYPES:
         raise ValueError(f"{old!r} is a current tag; only an older version can be lifted")
     _upcasters[old] = (new, lift)
-
-

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from .engine.bodies import StepInfo, current_step, record_cost
 from .engine.context import Context, Operation
-from .engine.engine import Engine, Handle
+from .engine.engine import Engine
+from .engine.handle import Handle
 from .engine.settings import Settings
 from .engine.step import Retry, Step, step
 from .engine.workflow import Workflow, workflow

@@ -1,0 +1,132 @@
+"""The read models as an engine keeps them: caught up in slices on its loop, asked through it.
+
+On the loop and not in a thread: sqlite3 gives the GIL away at every row and gets it back up to 5 ms
+later while the loop is busy, which made a thread slower and the loop no faster.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+from ..events.errors import RunNotFound, StoreError
+from ..events.store import Store
+from ..projections import own, queries, rebuild
+from ..projections.core import CORE
+from ..projections.projection import Projection
+from ..projections.queries import Page, Record, Total
+from ..projections.rebuild import Difference, Progress
+from ..projections.runner import Lag, Runner
+from ..projections.views import Views
+
+FOLLOW_S = 0.05
+"""How long new events may wait for company: one write of many rows costs little more than one of a few."""
+SLICE_S = 0.004
+"""How long a slice may hold up the host loop."""
+BUSY_S = 0.05
+RETRY_S = 1.0
+
+_log = logging.getLogger("refold.projections")
+
+
+class ReadModels:
+    """`engine.projections`: queries, `wait`, `rebuild`, `check`."""
+
+    def __init__(self, store: Store, projections: Sequence[Projection] = CORE) -> None:
+        self.store = store
+        self.projections = tuple(projections)
+        self.views = Views.of(store.url, busy_s=BUSY_S)
+        try:
+            self.runner: Runner = rebuild.open_runner(store, self.views, self.projections)
+        except BaseException:
+            self.views.close()
+            raise
+        self._batch = 128
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ---- keeping up
+
+    def follow(self) -> None:
+        """Catch up as the log grows, on the running loop, until `close`."""
+        self._timer = asyncio.get_running_loop().call_later(FOLLOW_S, self._slice)
+
+    def _slice(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = FOLLOW_S
+        began = perf_counter()
+        try:
+            if self.runner.catch_up(self._batch) >= self._batch:
+                pause = 0.0
+        except StoreError as error:
+            _log.error("the read models cannot be written, the log goes on without them: %s", error)
+            pause = RETRY_S
+        if pause == 0.0:
+            spent = perf_counter() - began
+            self._batch = max(32, min(2_000, int(self._batch * SLICE_S / max(spent, 1e-6))))
+        self._timer = loop.call_later(pause, self._slice)
+
+    def catch_up(self) -> None:
+        """Fold everything there is, now. Raises a `StoreError`."""
+        while self.runner.catch_up(2_000):
+            pass
+
+    async def wait(self, position: int | None = None) -> None:
+        """Wait until the read models stand at this position of the log (default: its end now)."""
+        target = self.store.position() if position is None else position
+        while self.runner.position < target:
+            self.runner.catch_up(self._batch)
+            await asyncio.sleep(0)
+
+    def lag(self) -> Lag:
+        """How far behind the log they are, and which events could not be folded."""
+        return self.runner.lag()
+
+    def close(self) -> None:
+        """Stop following, after one last attempt to catch up a little."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.views.close()
+
+    # ---- the proof, and starting over
+
+    def rebuild(self, names: Sequence[str] | None = None, progress: Progress | None = None) -> int:
+        """Build these (default: all) beside the live ones and swap; returns the number of events folded."""
+        return rebuild.rebuild(self.store, self.views, self.projections, names, progress)
+
+    def check(self, names: Sequence[str] | None = None, progress: Progress | None = None) -> list[Difference]:
+        """Fold the log again and compare every value; no difference: the read models equal the log."""
+        return rebuild.check(self.store, self.views, self.projections, names, progress)
+
+    # ---- asking
+
+    def list_runs(self, **filters: Any) -> Page:
+        """See `refold.projections.queries.list_runs`."""
+        return queries.list_runs(self.views, **filters)
+
+    def count_runs(self) -> dict[str, int]:
+        """How many runs there are in each status."""
+        return queries.count_runs(self.views)
+
+    def edges(self, run_id: str) -> list[Record]:
+        """Which step followed from which."""
+        return queries.edges(self.views, run_id)
+
+    def costs(self, run_id: str | None = None, *, by: str | None = None) -> dict[str, Total]:
+        """Exact totals; see `refold.projections.queries.total_costs`."""
+        return queries.total_costs(self.views, run_id, by=by)
+
+    def fold_run(self, run_id: str) -> Record:
+        """A run's row of `runs`, folded from its own stream: reads its own writes. Raises `RunNotFound`."""
+        return own.fold_run(self._stream(run_id))
+
+    def fold_steps(self, run_id: str) -> list[Record]:
+        """A run's rows of `steps`, folded from its own stream. Raises `RunNotFound`."""
+        return own.fold_steps(self._stream(run_id))
+
+    def _stream(self, run_id: str) -> list[Any]:
+        rows = self.store.read(run_id)
+        if not rows:
+            raise RunNotFound(run_id)
+        return rows
