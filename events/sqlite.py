@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 
 from .errors import StoreError
 from .hold import Hold
-from .sqlite_file import QUERIES, Datastore, File
+from .sqlite_file import ERRORS, QUERIES, Datastore, File
 from .store import Append, Refusal, Unit
 from .stream import GENESIS, Row, Tail, row_hash
 from .work import Work
@@ -101,7 +101,7 @@ class SQLiteStore(SQLiteApplicationRecorder):
                 return connection.execute(QUERIES[query], parameters).fetchall()
             finally:
                 file.put_back(connection)
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise file.typed(error, "read") from error
 
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
@@ -172,7 +172,7 @@ class SQLiteStore(SQLiteApplicationRecorder):
             if self._poller is None:
                 self._poller = file.reader()
             return self._moved("reader", self._poller)
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise file.typed(error, "read") from error
 
     def _moved(self, who: str, connection: sqlite3.Connection) -> bool:

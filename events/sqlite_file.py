@@ -21,6 +21,8 @@ CACHED_STATEMENTS = 128
 """The library keeps one statement, and so prepares 12 µs worth of SQL in each commit, not 6."""
 KEEP_WAL_BYTES = 64 * 1024 * 1024
 """A write-ahead log that one huge value has blown up shrinks to this at the next checkpoint."""
+ERRORS = (sqlite3.Error, UnicodeError)
+"""What the sqlite3 module raises; the second for a message that quotes a damaged schema."""
 
 _SQL = Path(__file__).with_name("sql")
 
@@ -62,7 +64,7 @@ class File:
             raise StoreError(f"no store at {path}; give the path of an existing one")
         try:
             self._open()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             self.close()
             raise self.typed(error, "open") from error
         except BaseException:
@@ -99,7 +101,7 @@ class File:
                 connection.execute("COMMIT")
             except BaseException as error:
                 self.drop_writer()  # which rolls back
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, ERRORS):
                     raise self.typed(error, "write") from error
                 raise
 
@@ -257,7 +259,8 @@ class File:
             return SchemaMismatch(
                 f"{self.path} is not a Refold store, nor any SQLite file; give another path"
             )
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        bad_text = isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or bad_text:
             return StoreCorrupt(
                 f"{what}; the file is damaged: copy it away with its -wal file, then restore a backup"
             )

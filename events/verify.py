@@ -56,6 +56,10 @@ class _Check:
         except StoreCorrupt as error:
             self.tails[row.stream] = Tail(row.version, row.hash)
             self.problem(row.stream, str(error))
+        except TypeError:  # SQLite keeps any type in any column
+            self.tails[row.stream] = Tail(row.version, row.hash)
+            where = f"stream {row.stream!r} version {row.version}, position {row.position}"
+            self.problem(row.stream, f"{where}: a column is not of the type it had")
 
     def gap(self, position: int) -> None:
         if position != self.position + 1:
