@@ -205,9 +205,9 @@ async def _wait_for(*args: Any, **kwargs: Any) -> Any:
 def _install_asyncio(loop_type: type[Any]) -> None:
     def make_as_completed(original: Callable[..., Any]) -> Callable[..., Any]:
         def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-            single: bool = asyncio.iscoroutine(fs) or asyncio.isfuture(fs)  # a mistake that the original reports
-            if not single and type(get_running_loop()) is loop_type:
-                fs = [asyncio.ensure_future(f) for f in dict.fromkeys(fs)]
+            mistake = asyncio.iscoroutine(fs) or asyncio.isfuture(fs)  # the original reports it
+            if not mistake and type(get_running_loop()) is loop_type:
+                fs = [asyncio.ensure_future(f) for f in dict.fromkeys(fs)]  # pyright: ignore
             return original(fs, timeout=timeout)
 
         return as_completed

@@ -17,6 +17,8 @@ from .threads import Threads
 
 ABANDON_S = 1.0
 """How long a timed-out body may take to unwind before the run goes on without it."""
+YOUNG_S = 0.05
+"""Age at which a body gets a host timer for its timeout."""
 
 
 class Owner(Protocol):
@@ -121,10 +123,13 @@ class Outcome(NamedTuple):
 
 
 class Body:
-    """One attempt in flight."""
+    """One attempt in flight. Its owner hears of the end on the loop, unless the body is stopped; twice only
+    when the body did not heed its timeout: first of the timeout, later of what it came to.
+    """
 
     __slots__ = (
-        "attempt", "command", "info", "loop", "owner", "started_id", "stopping", "task", "timed_out", "timer", "told"
+        "attempt", "command", "done", "info", "loop", "owner", "started_id", "stopping", "task", "timed_out",
+        "timer", "told",
     )  # fmt: skip
 
     def __init__(
@@ -135,18 +140,9 @@ class Body:
         self.loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.timed_out = self.stopping = self.told = False
-        """`told`: it was us who cancelled."""
-
-    def start(self, threads: Threads) -> None:
-        """Begin. The owner hears of the end on the loop, unless the body is stopped; twice only when the
-        body did not heed its timeout: first of the timeout, later of what it came to.
-        """
-        context = contextvars.copy_context()
-        context.run(_current.set, self.info)
-        self.task = self.loop.create_task(self._run(threads), name=self.info.idempotency_key, context=context)
-        if self.command.step.options.timeout is not None:
-            self.timer = self.loop.call_later(self.command.step.options.timeout, self._time_out)
+        self.timed_out = self.stopping = self.done = False
+        self.told = False
+        """It was us who cancelled."""
 
     def cancel(self) -> None:
         """Tell the body to stop: nobody waits for it any more. It may still complete: evidence."""
@@ -159,7 +155,8 @@ class Body:
         self.stopping = True
         self.cancel()
 
-    def _time_out(self) -> None:
+    def time_out(self) -> None:
+        """The attempt has taken too long."""
         self.timed_out = True
         self.cancel()
         self.timer = self.loop.call_later(ABANDON_S, self._abandon)
@@ -169,7 +166,9 @@ class Body:
         if not self.stopping:
             self.owner.body_ended(self, self._timeout_outcome())
 
-    async def _run(self, threads: Threads) -> None:
+    async def run(self, threads: Threads) -> None:
+        """The body, from the recorded arguments to the owner's ear."""
+        _current.set(self.info)
         step = self.command.step
         try:
             args, kwargs = step.decode_call(self.command.args, self.command.kwargs)
@@ -184,6 +183,7 @@ class Body:
             raise
         except BaseException as error:  # SystemExit and its like fail the step, not the process
             outcome = self._failed(error)
+        self.done = True
         if self.timer is not None:
             self.timer.cancel()
         if not self.stopping:
@@ -223,3 +223,33 @@ class Body:
         final = isinstance(error, (NonRetryable, *self.command.step.options.retry.non_retryable))
         failure = failure_of(error, "non_retryable" if final else "error")
         return Outcome("failed", failure=failure, retryable=not final)
+
+
+class Bodies:
+    """Starts the bodies of one worker: their tasks, threads, context and timeouts."""
+
+    def __init__(self, step_threads: int) -> None:
+        self.threads = Threads(step_threads)
+        self._context = contextvars.copy_context()  # whoever happens to commit must not leak into a body
+        self._loop = asyncio.get_running_loop()
+        self._young: list[tuple[Body, float]] = []
+
+    def start(self, body: Body) -> None:
+        """Begin a body. Its timeout counts from here."""
+        body.task = self._loop.create_task(body.run(self.threads), context=self._context.copy())
+        timeout = body.command.step.options.timeout
+        if timeout is None:
+            return
+        if timeout <= YOUNG_S:
+            body.timer = self._loop.call_later(timeout, body.time_out)
+            return
+        if not self._young:
+            self._loop.call_later(YOUNG_S, self._grown)
+        self._young.append((body, self._loop.time() + timeout))
+
+    def _grown(self) -> None:
+        """Set host timers for those that are still running: most bodies never need one (5 µs each)."""
+        young, self._young = self._young, []
+        for body, deadline in young:
+            if not body.done:
+                body.timer = self._loop.call_at(deadline, body.time_out)

@@ -62,7 +62,7 @@ class Task(asyncio.Task[Any]):
     __slots__ = ("_children", "_context", "_hash", "_inherited", "_number", "_parent", "known", "path")
 
     def __init__(self, coro: Any, loop: Any, name: Any, context: contextvars.Context | None) -> None:
-        self._hash = loop.next_hash()  # asyncio hashes the task while it is being made
+        self._hash: int = loop.next_hash()  # asyncio hashes the task while it is being made
         self._number, self._children = loop.count, 0
         parent: Task | None = asyncio.current_task(loop)  # type: ignore[assignment]
         if parent is None:

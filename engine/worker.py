@@ -22,11 +22,11 @@ from ..events.stream import Tail, chain
 from ..events.types import Event
 from ..events.work import WorkFold
 from . import inbox
+from .bodies import Bodies
 from .live import KEPT_FACTS, Kept, LiveRun, Told
 from .loader import History, read_history
 from .run import Run
 from .settings import Settings
-from .threads import Threads
 from .watchdog import Watchdog
 from .workflow import Workflow
 
@@ -50,7 +50,7 @@ class Worker:
         self.store, self.workflows, self.clock, self.owner = store, workflows, clock, owner
         self.settings = settings
         self.log = Log(store)
-        self.threads = Threads(settings.step_threads)
+        self.bodies = Bodies(settings.step_threads)
         self.thread_id = threading.get_ident()
         self.closing = False
         self.live: dict[str, LiveRun] = {}
@@ -107,7 +107,7 @@ class Worker:
                 for waiter in waiters:
                     waiter.cancel()
             self._watchdog.close()
-            self.threads.close()
+            self.bodies.threads.close()
 
     async def _drain(self, grace: float) -> None:
         deadline = monotonic() + grace
@@ -117,19 +117,16 @@ class Worker:
                 break
         stopped = self._bodies()
         for live in self.live.values():
-            live.disarm_all()
-            for body in live.bodies.values():
-                body.stop()
-                head = live.head(body.started_id)
-                step, attempt = body.command.number, body.attempt
-                live.note(t.StepInterrupted(step=step, attempt=attempt, reason="shutdown", **head))
-            live.bodies.clear()
+            live.alarms.clear()
+            live.flight.interrupt_all()
         await self.log.flush()
         if stopped:
             await asyncio.wait(stopped, timeout=1.0)  # let their `finally` blocks run
 
     def _bodies(self) -> list[asyncio.Task[None]]:
-        return [b.task for live in self.live.values() for b in live.bodies.values() if b.task is not None]
+        return [
+            b.task for live in self.live.values() for b in live.flight.bodies.values() if b.task is not None
+        ]
 
     # ---- starting
 
@@ -137,13 +134,15 @@ class Worker:
         self, workflow: Workflow[object, object], run_id: str, started: t.RunStarted, extra: tuple[Append, ...], told: Told
     ) -> None:  # fmt: skip
         """Store a new run and begin it; `told` hears when that is durable, or why it is refused."""
-        if len(self.live) - len(self._idle) >= self.settings.max_active or self.closing:
+        # Never two handlers of one run: whoever asks for an id that is on its way is told once it is stored.
+        here = run_id in self.live or run_id in self._queued or run_id in self._lost
+        if here or len(self.live) - len(self._idle) >= self.settings.max_active or self.closing:
             self._store_start(run_id, started, extra, told)
             return
         run = Run(workflow, run_id, started)
         live = LiveRun(self, run, Tail(), WorkFold(run_id), started.at)
         self.live[run_id] = live
-        live.advance([started], told=told, extra=extra, claim=1, retry=False)
+        live.advance(started, told=told, extra=extra, claim=1, retry=False)
 
     def _store_start(self, run_id: str, started: t.RunStarted, extra: tuple[Append, ...], told: Told) -> None:
         """Too many runs are busy: this one is stored now and begun later."""
@@ -168,8 +167,10 @@ class Worker:
         while True:
             while self._queue and len(self.live) - len(self._idle) < self.settings.max_active:
                 run_id = self._queue.popleft()
-                self._queued.discard(run_id)
-                await self._load_safely(run_id)
+                try:
+                    await self._load_safely(run_id)
+                finally:  # only now: `look` asks for it again while it is being loaded
+                    self._queued.discard(run_id)
                 await asyncio.sleep(0)
             self._wake.clear()
             await self._wake.wait()
@@ -188,10 +189,11 @@ class Worker:
         for history in read_history(self.store, run_id):
             await asyncio.sleep(0)
         if history is None or history.ended is not None:
-            self._let_go(self._lost.pop(run_id, None))
+            self._ended_elsewhere(run_id, history)
             return
-        if history.claim is not None and history.claim.owner != self.owner and run_id in self._lost:
-            self._lease_lost(self._lost.pop(run_id))
+        if history.claim is not None and history.claim.owner != self.owner and not self.store.holding():
+            if run_id in self._lost:  # who holds the store takes the run back from a zombie instead
+                self._lease_lost(self._lost.pop(run_id))
             return
         started = history.started
         workflow = self.workflows.get((started.workflow, started.workflow_version))
@@ -202,6 +204,9 @@ class Worker:
         try:
             for _ in run.replay_slices(history.activations()):
                 await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            run.evict()
+            raise
         except HandlerError as error:
             run.evict()
             self.attend(history, _attention_of(error), str(error))
@@ -214,11 +219,13 @@ class Worker:
         run_id = run.run_id
         facts = history.facts()
         live = LiveRun(self, run, history.tail, history.work(facts), history.last_at)
-        live.attempts = history.attempts(facts)
+        live.flight.attempts = history.attempts(facts)
         live.signal_ids = history.signal_ids
         lost = self._lost.pop(run_id, None)
         self.live[run_id] = live
-        adopted = live.adopt(lost) if lost is not None else set()
+        adopted: set[int] = set()
+        if lost is not None:
+            adopted = live.flight.adopt(lost.flight.bodies, [kept.event for kept in lost.kept])
         notes: list[Event] = []
         if history.claim is None or history.claim.owner != self.owner:
             generation = history.claim.generation + 1 if history.claim else 1
@@ -234,18 +241,29 @@ class Worker:
 
     def _feed(self, live: LiveRun, kept: list[Kept]) -> None:
         """Feed again what was in hand when an append was refused."""
-        for event, _, told in kept:
+        for event, told in kept:
             event = structs.replace(event, id=new_event_id(), at=live.head()["at"])
             if isinstance(event, t.StepCompleted | t.StepFailed):
-                if live.awaits(event.step, event.cause):
+                if live.flight.awaits(event.step, event.cause):
                     live.deliver(event)
             elif isinstance(event, t.SignalReceived | t.RunCancelRequested):
                 if not event.inbox and getattr(event, "signal_id", "") not in (live.signal_ids - {""}):
                     live.deliver(event, told=told)
                 elif told is not None:
                     told(None)
+            elif isinstance(event, t.StepAttemptFailed):
+                if live.flight.awaits(event.step, event.cause):
+                    live.flight.attempts.failed(event.step, event.retry_at)
+                    live.note(event)
             elif isinstance(event, KEPT_FACTS):
-                live.note_again(event)
+                live.note(event)
+
+    def _ended_elsewhere(self, run_id: str, history: History | None) -> None:
+        for waiter in self._ends.pop(run_id, ()):
+            if not waiter.done() and history is not None and history.ended is not None:
+                waiter.set_result(history.ended)
+        if (lost := self._lost.pop(run_id, None)) is not None:
+            self._lease_lost(lost)
 
     def _lease_lost(self, live: LiveRun) -> None:
         """Somebody else owns the run now. What our bodies came to goes to its inbox, as evidence."""
@@ -256,7 +274,7 @@ class Worker:
             else LeaseLost(live.run_id, 0, 0)
         )
         _log.warning("run %s was taken over by another owner; its bodies here are cancelled", live.run_id)
-        for event, _, told in live.kept:
+        for event, told in live.kept:
             if told is not None:
                 told(error)
             if isinstance(event, t.StepCompleted | t.StepFailed):
@@ -271,7 +289,8 @@ class Worker:
         if not self.closing:
             _log.error("this process no longer executes %s: another one has taken it over", self.store.url)
             self.closing = True
-            self._queue.clear()
+            self._queue = deque(run_id for run_id in self._queue if run_id in self._lost)
+            self._queued.intersection_update(self._lost)
             if self._timer is not None:
                 self._timer.cancel()
             for run_id in list(self._ends):
@@ -391,11 +410,12 @@ class Worker:
             del self.live[run_id]
         if live.kept and isinstance(live.kept[0].event, t.RunStarted):
             live.leave()
+            self._look_at = 0.0  # the run that was there first may have been left to us
             if (told := live.kept[0].told) is not None:
                 told(live.refusal)
             return
         _log.warning("run %s: %s; rebuilding it from the log", run_id, live.refusal)
-        live.disarm_all()
+        live.alarms.clear()
         live.run.evict()
         self._lost[run_id] = live
         self.enqueue(run_id)

@@ -1,0 +1,255 @@
+"""The steps of a live run that are under way: their attempts, and what becomes of each."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from threading import get_ident
+from typing import Any, Protocol
+
+from ..events import types as t
+from ..events.clock import new_event_id, new_jitter
+from ..events.types import Event
+from .alarms import Alarms
+from .attempts import Attempts
+from .bodies import Bodies, Body, Outcome
+from .commands import StepCommand
+from .run import Run
+
+
+class FlightHost(Protocol):
+    """What a flight needs of the worker."""
+
+    @property
+    def bodies(self) -> Bodies: ...
+    @property
+    def closing(self) -> bool: ...
+    @property
+    def thread_id(self) -> int: ...
+
+
+class Live(Protocol):
+    """What a flight needs of its live run."""
+
+    run: Run
+    run_id: str
+    lost: bool
+    alarms: Alarms
+    kept: list[Any]
+
+    @property
+    def host(self) -> Any: ...
+    @property
+    def idle(self) -> bool: ...
+
+    def head(self, cause: str = "", by: str = "engine", at: float | None = None) -> dict[str, Any]: ...
+    def deliver(self, cause: Event, value: Any = ...) -> None: ...
+    def note(self, fact: Event, urgent: bool = True) -> None: ...
+    def append(self, events: list[Event], *, starts: Sequence[tuple[StepCommand, int]] = ()) -> None: ...
+
+
+class Flight:
+    """Bodies and attempts of one run. Used from the host loop's thread only, except `record`."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._run = live.run
+        self.attempts = Attempts()
+        self.bodies: dict[int, Body] = {}
+
+    # ---- the log's side of an attempt
+
+    def scheduled(self, command: StepCommand) -> None:
+        """The handler has called a step."""
+        self.attempts.scheduled(command.number, command.step.options.pure)
+
+    def intent(self, step: int, attempt: int, scheduled: Event) -> Event:
+        """The event that says that an attempt may now have effects."""
+        event = t.StepStarted(
+            step=step,
+            attempt=attempt,
+            id=new_event_id(),
+            at=scheduled.at,
+            cause=scheduled.id,
+            trace=scheduled.trace,
+        )
+        self.attempts.started(step, attempt, event.id)
+        return event
+
+    def was_pure(self, cause: Event | None) -> bool:
+        """Whether losing this event costs nothing but running a pure step again."""
+        return type(cause) is t.StepCompleted and self.attempts[cause.step].pure
+
+    def forget(self, cause: Event | None) -> None:
+        """The step has ended."""
+        if type(cause) is t.StepCompleted or type(cause) is t.StepFailed:
+            self.attempts.pop(cause.step, None)
+
+    def awaits(self, step: int, started_id: str) -> bool:
+        """Whether the log has this very attempt as the step's last one, and the handler waits for it."""
+        return step in self._run.steps and self.attempts[step].started_id == started_id != ""
+
+    def start_again(self, steps: Sequence[int]) -> None:
+        """Append the intent of one more attempt of each step, then begin them."""
+        events: list[Event] = []
+        starts: list[tuple[StepCommand, int]] = []
+        for step in steps:
+            attempt = self.attempts[step].attempt + 1
+            event = t.StepStarted(step=step, attempt=attempt, **self._live.head())
+            self.attempts.started(step, attempt, event.id)
+            events.append(event)
+            starts.append((self._run.steps[step], attempt))
+        if events:
+            self._live.append(events, starts=starts)
+
+    def arm_retry(self, step: int) -> None:
+        """Wait on the host for the next attempt of a step."""
+        if step in self._run.steps and (due := self.attempts[step].retry_at) is not None:
+            self._live.alarms.arm(step, due.timestamp(), self._retry_due)
+
+    def _retry_due(self, step: int) -> None:
+        if not self._live.lost and not self._live.host.closing and step in self._run.steps:
+            self.start_again([step])
+
+    # ---- bodies
+
+    def begin(self, command: StepCommand, attempt: int) -> None:
+        """Run the body of an attempt whose intent is durable (or whose step is pure)."""
+        live, step = self._live, command.number
+        if live.lost or self._run.closed or step not in self._run.steps:
+            return
+        if live.host.closing:
+            live.append([t.StepReleased(step=step, attempt=attempt, **live.head())])
+            return
+        body = Body(self, live.run_id, command, attempt, self.attempts[step].started_id)
+        self.bodies[step] = body
+        live.host.bodies.start(body)
+
+    def record(self, body: Body, kind: type[Event], fields: dict[str, Any]) -> None:
+        """Append a fact about an attempt; from any thread."""
+        live = self._live
+        if get_ident() != live.host.thread_id:
+            body.loop.call_soon_threadsafe(body.owner.record, body, kind, fields)
+            return
+        about: dict[str, Any] = {"step": body.command.number, "attempt": body.attempt}
+        live.note(kind(**about, **fields, **live.head(body.started_id)), urgent=False)
+
+    def body_ended(self, body: Body, outcome: Outcome) -> None:
+        """An attempt is over: deliver its result or error, plan the next attempt, or keep the evidence."""
+        step = body.command.number
+        current = self.bodies.get(step) is body
+        if current:
+            del self.bodies[step]
+        head = self._live.head(body.started_id)
+        if not current or step not in self._run.steps:
+            self._late(body, outcome, head)
+        elif outcome.kind == "completed":
+            cause = t.StepCompleted(step=step, result=outcome.result, attempt=body.attempt, **head)
+            self._live.deliver(cause, outcome.value)
+        elif outcome.failure is not None:
+            self._failed(body, outcome.failure, outcome.retryable, head)
+        else:
+            self._interrupted(body, head)
+
+    def _failed(self, body: Body, failure: t.Failure, retryable: bool, head: dict[str, Any]) -> None:
+        step, attempt = body.command.number, body.attempt
+        state, retry = self.attempts[step], body.command.step.options.retry
+        if retryable and state.failures + 1 < retry.max_attempts:
+            at: datetime = head["at"]
+            due = at + timedelta(seconds=retry.pause(state.failures + 1, new_jitter()))
+            self.attempts.failed(step, due)
+            self._live.note(
+                t.StepAttemptFailed(step=step, attempt=attempt, error=failure, retry_at=due, **head)
+            )
+        else:
+            self._live.deliver(t.StepFailed(step=step, error=failure, attempt=attempt, **head))
+
+    def _interrupted(self, body: Body, head: dict[str, Any]) -> None:
+        """Somebody outside cancelled the body's task: its outcome is as unknown as after a crash."""
+        live, step = self._live, body.command.number
+        reason = "shutdown" if live.host.closing else "cancelled from outside"
+        live.note(t.StepInterrupted(step=step, attempt=body.attempt, reason=reason, **head))
+        if not live.lost and not live.host.closing:
+            self.recover(step)
+
+    def recover(self, step: int) -> None:
+        """Go on with a step whose last attempt has an unknown outcome, as its options say."""
+        if self._run.steps[step].step.options.repeats_unknown:
+            self.start_again([step])
+            return
+        attempt = self.attempts[step].attempt
+        failure = t.Failure(
+            type="StepInterrupted",
+            message=f"attempt {attempt} was cut off and this step may not be repeated: its outcome is unknown",
+            error_class="interrupted",
+        )
+        self._live.deliver(t.StepFailed(step=step, error=failure, attempt=attempt, **self._live.head()))
+
+    def _late(self, body: Body, outcome: Outcome, head: dict[str, Any]) -> None:
+        """Nobody waits any more; a body that was merely cancelled leaves no evidence."""
+        live, step = self._live, body.command.number
+        if outcome.kind in ("completed", "failed") and not self._run.closed:
+            result = outcome.result if outcome.kind == "completed" else None
+            error = outcome.failure
+            live.note(
+                t.StepLate(step=step, attempt=body.attempt, result=result, error=error, **head), urgent=False
+            )
+        elif live.idle:
+            live.host.settled(live)
+
+    # ---- after a load, and when leaving
+
+    def adopt(self, bodies: dict[int, Body], kept: Sequence[Event]) -> set[int]:
+        """Take over bodies that are still running; returns the steps that they, or kept results, stand for."""
+        adopted: set[int] = set()
+        for step, body in bodies.items():
+            if self.awaits(step, body.started_id):
+                body.owner, body.command = self, self._run.steps[step]
+                self.bodies[step] = body
+                adopted.add(step)
+            else:
+                body.stop()
+        bodies.clear()
+        for event in kept:
+            step = getattr(event, "step", 0)
+            if step and self.awaits(step, event.cause):
+                adopted.add(step)
+        return adopted
+
+    def cut_off(self, adopted: set[int]) -> tuple[list[int], list[int], list[Event]]:
+        """Steps to begin (again), steps with unknown outcome, and the events that say of attempts that they were cut off."""
+        again: list[int] = []
+        unknown: list[int] = []
+        cut: list[Event] = []
+        for step in sorted(self._run.steps.keys() - adopted):
+            state = self.attempts[step]
+            if state.phase == "started":
+                head = self._live.head(state.started_id)
+                cut.append(t.StepInterrupted(step=step, attempt=state.attempt, **head))
+            if state.phase in ("started", "interrupted"):
+                unknown.append(step)
+            elif state.phase in ("scheduled", "released"):
+                again.append(step)
+        return again, unknown, cut
+
+    def cancel(self, step: int) -> None:
+        """Tell the body of a step to stop, if it has one."""
+        if (body := self.bodies.get(step)) is not None:
+            body.cancel()
+
+    def cancel_all(self) -> None:
+        """The run has ended: nobody waits for these any more."""
+        for body in self.bodies.values():
+            body.cancel()
+
+    def stop_all(self) -> None:
+        """The run leaves this process: bodies stop without a report."""
+        for body in self.bodies.values():
+            body.stop()
+        self.bodies.clear()
+
+    def interrupt_all(self) -> None:
+        """Shutdown: stop the bodies and record that they were cut off."""
+        for step, body in list(self.bodies.items()):
+            body.stop()
+            head = self._live.head(body.started_id)
+            self._live.note(t.StepInterrupted(step=step, attempt=body.attempt, reason="shutdown", **head))
+        self.bodies.clear()
