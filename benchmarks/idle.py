@@ -15,9 +15,8 @@ DAY_S = 86_400.0
 async def prepare(url: str, runs: int) -> None:
     """Runs that all sleep for a day."""
     async with Engine(url, workflows=WORKFLOWS) as engine:
-        handles = [await engine.start(sleeper, DAY_S, id=f"run-{number}") for number in range(runs)]
-        for handle in handles:
-            await suspended(handle, "timer")
+        handles = await asyncio.gather(*(engine.start(sleeper, DAY_S) for _ in range(runs)))
+        await suspended(engine, [handle.id for handle in handles])
         await engine.projections.wait()
 
 

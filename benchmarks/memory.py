@@ -3,31 +3,31 @@
 import asyncio
 import gc
 
-from refold import Engine
+from refold import Engine, Settings
 
 from .harness import Figure, Scale, at_most, fresh, resident_bytes
 from .workloads import WORKFLOWS, suspended, then_wait
 
 
-async def suspend(engine: Engine, first: int, last: int) -> None:
+async def suspend(engine: Engine, runs: int) -> None:
     """Start runs and leave them waiting."""
-    handles = [await engine.start(then_wait, 1, id=f"run-{number}") for number in range(first, last)]
-    for handle in handles:
-        await suspended(handle, "event")
+    handles = [await engine.start(then_wait, 1) for _ in range(runs)]
+    await suspended(engine, [handle.id for handle in handles])
     await engine.projections.wait()
 
 
-def child(url: str, runs: int, budget: int | None) -> dict[str, float]:
-    """Bytes of resident memory a run adds, over `runs` runs, after a tenth of as many to warm up."""
+def child(url: str, runs: int, memory_bytes: int) -> dict[str, float]:
+    """Bytes of resident memory a run adds, over `runs` runs, after as many again to warm up.
+
+    The first ones grow what is not a run's: arenas, caches, the page cache of SQLite.
+    """
 
     async def grow() -> float:
-        options = {} if budget is None else {"cache_bytes": budget}
-        async with Engine(url, workflows=WORKFLOWS, **options) as engine:
-            warm = runs // 10
-            await suspend(engine, 0, warm)
+        async with Engine(url, workflows=WORKFLOWS, settings=Settings(memory_bytes=memory_bytes)) as engine:
+            await suspend(engine, runs)
             gc.collect()
             before = resident_bytes()
-            await suspend(engine, warm, warm + runs)
+            await suspend(engine, runs)
             gc.collect()
             return (resident_bytes() - before) / runs
 
@@ -37,8 +37,8 @@ def child(url: str, runs: int, budget: int | None) -> dict[str, float]:
 def run(scale: Scale) -> list[Figure]:
     """Suspended and evicted runs."""
     runs = scale.pick(10_000, 30)
-    live = fresh("benchmarks.memory", url=f"sqlite:///{scale.path('live')}", runs=runs, budget=1 << 30)
-    gone = fresh("benchmarks.memory", url=f"sqlite:///{scale.path('gone')}", runs=runs, budget=0)
+    live = fresh("benchmarks.memory", url=f"sqlite:///{scale.path('live')}", runs=runs, memory_bytes=1 << 32)
+    gone = fresh("benchmarks.memory", url=f"sqlite:///{scale.path('gone')}", runs=runs, memory_bytes=0)
     return [
         at_most("suspended run in memory", live["bytes"] / 1024, "KiB", 12),
         at_most(

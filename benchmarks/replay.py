@@ -14,7 +14,7 @@ async def prepare(url: str, steps: int) -> None:
     """A run with that many completed steps, waiting for `go`."""
     async with Engine(url, workflows=WORKFLOWS) as engine:
         handle = await engine.start(then_wait, steps, id="long")
-        await suspended(handle, "event")
+        await suspended(engine, [handle.id])
         await engine.projections.wait()
 
 
@@ -24,7 +24,7 @@ def child(url: str) -> dict[str, float]:
     async def take_up() -> float:
         began = time.perf_counter()
         async with Engine(url, workflows=WORKFLOWS) as engine:
-            handle = engine.get("long")
+            handle = await engine.get("long")
             await handle.signal("go", None)
             await handle.result()
             return time.perf_counter() - began

@@ -1,8 +1,9 @@
 """The workflows that benches run: as little body as possible, so that what is left is the engine."""
 
 import asyncio
+from collections.abc import Iterable
 
-from refold import Context, Handle, step, workflow
+from refold import Context, Engine, step, workflow
 
 
 @step
@@ -57,7 +58,8 @@ async def sleeper(ctx: Context, seconds: float) -> None:
 WORKFLOWS = [sequential, sequential_pure, parallel, then_wait, sleeper]
 
 
-async def suspended(handle: Handle, on: str) -> None:
-    """Wait, outside of everything that is timed, until the run waits for `on` (`event`, `timer`)."""
-    while (await handle.status()).blocked_on != on:  # noqa: ASYNC110 - there is no event for it
-        await asyncio.sleep(0.01)
+async def suspended(engine: Engine, run_ids: Iterable[str]) -> None:
+    """Wait, outside of everything that is timed, until all these runs wait for a timer or a message."""
+    for run_id in run_ids:
+        while (work := engine.store.work(run_id)) is None or work.state != "waiting":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
