@@ -4,20 +4,25 @@ Each has one thread and forks freely, which a test runner with threads must not.
 over pipes: nobody waits by sleeping.
 """
 
+import ctypes
 import json
 import os
 import random
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from refold.events.sqlite import SQLiteStore
 from refold.events.sqlite_file import File
 from refold.events.store import Append, Unit
-from refold.events.stream import check_chain
+from refold.events.stream import chain, check_chain
+from refold.events.types import StepStarted
 from refold.events.verify import verify
 from refold.testing.store import sample_append, sample_rows, sample_work
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def forked(child: Callable[[], None]) -> int:
@@ -214,6 +219,75 @@ def summary(path: str) -> tuple[int, str, int]:
     return version, work.state if work else "", problems
 
 
+# ---- processes under the shim (tests/events/power) -------------------------------------------------
+
+
+class CarelessFile(File):
+    """Control: does not wait for the disk."""
+
+    synchronous = "OFF"
+
+
+class CarelessStore(SQLiteStore):
+    """Control; see `CarelessFile`."""
+
+    file_class = CarelessFile
+
+
+def commit_and_acknowledge(path: str, synchronous: str, commits: str) -> None:
+    """Commit to several streams, several at once, with checkpoints; acknowledge each in the file ACK."""
+    store = SQLiteStore(path) if synchronous == "FULL" else CarelessStore(path)
+    store._file.writer().execute("PRAGMA wal_autocheckpoint = 60")
+    ack = os.open(Path(path).with_name("ACK"), os.O_CREAT | os.O_WRONLY)
+    chance = random.Random(7)
+    for _ in range(int(commits)):
+        appends = [_bulky(store, name, chance) for name in chance.sample("abcdef", chance.randint(1, 2))]
+        units = [Unit((append,), sample_work(append.stream)) for append in appends]
+        assert store.commit(units) == [None] * len(units)
+        lines = [f"{append.stream} {append.rows[-1].version}\n" for append in appends]
+        os.write(ack, "".join(lines).encode())
+
+
+def _bulky(store: SQLiteStore, stream: str, chance: random.Random) -> Append:
+    """An append of one to three events of very different sizes."""
+    tail = store.tail(stream)
+    sizes = [chance.choice([10, 700, 5_000]) for _ in range(chance.choice([1, 1, 2, 3]))]
+    events = [
+        StepStarted(id=f"{stream}-{n}", at=AT, step=1, by="x" * size)
+        for n, size in enumerate(sizes, tail.version + 1)
+    ]
+    return Append(stream, tail.version, chain(stream, tail, events)[0])
+
+
+def kill_at_every_call(folder: str) -> None:
+    """One commit with its checkpoint, killed at its first system call, its second, … and in mid-write."""
+    shim = ctypes.CDLL(None)
+    outcomes: list[tuple[int, int, str, int, bool]] = []
+    for half in (0, 1):
+        for calls in range(1, 1_000):
+            path = str(Path(folder) / f"{calls}-{half}.db")
+            out, into = os.pipe()
+
+            def child(path: str = path, calls: int = calls, half: int = half, into: int = into) -> None:
+                store = SQLiteStore(path)
+                store.commit([Unit((sample_append(store, "run", 2),), sample_work("run", "pending", 1.0))])
+                store._file.writer().execute("PRAGMA wal_autocheckpoint = 1")
+                unit = Unit((sample_append(store, "run", 40),), sample_work("run"))
+                shim.shim_kill_after(calls, half)
+                assert store.commit([unit]) == [None]
+                shim.shim_kill_after(0, 0)
+                _tell(into, 42)
+
+            _, status = os.waitpid(forked(child), 0)
+            os.close(into)
+            with os.fdopen(out) as acks:
+                acknowledged = acks.read() == "42\n"
+            outcomes.append((calls, *summary(path), acknowledged))
+            if os.WIFEXITED(status):
+                break
+    say(json.dumps(outcomes))
+
+
 # ---- processes without rights ---------------------------------------------------------------------
 
 
@@ -235,8 +309,8 @@ def as_nobody(path: str, action: str) -> None:
 PROGRAMS: dict[str, Callable[..., None]] = {
     program.__name__: program
     for program in (
-        append, as_nobody, block, hold, hold_and_fork, kill_at_random, kill_at_statement, open_at_once,
-        use_after_fork,
+        append, as_nobody, block, commit_and_acknowledge, hold, hold_and_fork, kill_at_every_call,
+        kill_at_random, kill_at_statement, open_at_once, use_after_fork,
     )
 }  # fmt: skip
 ROOT = Path(__file__).parents[2]
