@@ -152,6 +152,7 @@ class LiveRun:
             return
         flight, closing = self.flight, self.host.closing
         cause = events[-1] if events else None
+        events += self._claim(claim)  # before the commands: nothing may follow a run's end
         head = self.head(cause.id if cause is not None else "", "handler")
         starts: list[tuple[StepCommand, int]] = []
         intents: list[Event] = []
@@ -169,7 +170,7 @@ class LiveRun:
             else:
                 urgent = True
         flight.forget(cause)
-        self.append([*events, *intents, *self._claim(claim)], commands, starts, told, urgent, extra, retry)
+        self.append([*events, *intents], commands, starts, told, urgent, extra, retry)
 
     def _claim(self, generation: int) -> list[Event]:
         if not generation:
