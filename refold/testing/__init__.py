@@ -1,3 +1,5 @@
 """Tools for testing with Refold, and the conformance suite that any store must pass."""
 
-__all__: list[str] = []
+from .store import StoreConformance
+
+__all__ = ["StoreConformance"]

@@ -1,5 +1,7 @@
 """What every store must do: a suite to run against your own.
 
+    from refold.testing import StoreConformance
+
     class TestMyStore(StoreConformance):
         def make_store(self, tmp_path):
             return MyStore(tmp_path / "log")
@@ -9,36 +11,15 @@ Run it with pytest (it needs only the `tmp_path` fixture). SQLite and memory pas
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from ..events.errors import StoreBusy, StoreError
 from ..events.open import open_store
 from ..events.store import Append, Refusal, Store, Unit
-from ..events.stream import INBOX, Row, Tail, chain, check_chain
-from ..events.types import StepStarted
+from ..events.stream import INBOX, Row, Tail, check_chain
 from ..events.work import Work
-
-_AT = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def sample_rows(stream: str, count: int, tail: Tail = Tail()) -> list[Row]:  # noqa: B008 - immutable
-    """`count` real events for `stream`, following `tail`."""
-    first = tail.version + 1
-    events = [StepStarted(id=f"{stream}-{v}", at=_AT, step=v) for v in range(first, first + count)]
-    return chain(stream, tail, events)[0]
-
-
-def sample_append(store: Store, stream: str, count: int = 1) -> Append:
-    """An append to `stream` as it stands now."""
-    tail = store.tail(stream)
-    return Append(stream, tail.version, sample_rows(stream, count, tail))
-
-
-def sample_work(run_id: str, state: str = "running", due_at: float | None = None, seen: int = 0) -> Work:
-    """A row of `work`."""
-    return Work(run_id, "shop", "2", state, due_at, seen, 1, "completed" if state == "done" else "")
+from .samples import sample_append, sample_rows, sample_work
 
 
 def _error(kind: type[Exception], act: Callable[[], object]) -> str:

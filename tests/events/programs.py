@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from refold.events.store import Append, Unit
 from refold.events.stream import chain, check_chain
 from refold.events.types import StepStarted
 from refold.events.verify import verify
-from refold.testing.store import sample_append, sample_rows, sample_work
+from refold.testing.samples import sample_append, sample_rows, sample_work
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -319,6 +320,14 @@ ROOT = Path(__file__).parents[2]
 def command(name: str, *arguments: object) -> list[str]:
     """The command line that runs one of these; run it with `cwd=ROOT`."""
     return [sys.executable, "-m", "tests.events.programs", name, *map(str, arguments)]
+
+
+def run(name: str, *arguments: object) -> str:
+    """Run one to its end, which may be SIGKILL; what it said."""
+    done = subprocess.run(command(name, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, -9), done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from refold.events.sqlite import SQLiteStore
 from refold.events.store import Append, Unit
 from refold.events.stream import Row, check_chain
 from refold.events.verify import verify
-from refold.testing.store import sample_append, sample_work
+from refold.testing.samples import sample_append, sample_work
 from tests.events import programs
-from tests.events.test_stores import run
+from tests.events.programs import run
 
 
 def filled(path: Path, events: int = 400) -> Path:

@@ -16,7 +16,7 @@ from refold.events.codec import MAX_BYTES, REMEDY, decoder, encode, hints, same_
 from refold.events.errors import StoreCorrupt, UnknownEvent, ValueRefused
 from refold.events.registry import TYPES, Unknown, decode_event, encode_event, look_at_event
 from refold.events.types import CAUSES, COMMANDS, ENDS, FACTS, StepStarted
-from refold.testing.store import sample_rows
+from refold.testing.samples import sample_rows
 
 
 class Colour(enum.Enum):

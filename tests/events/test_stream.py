@@ -15,7 +15,7 @@ from refold.events.sqlite import SQLiteStore
 from refold.events.store import Unit
 from refold.events.stream import GENESIS, Row, Tail, check_chain, row_hash
 from refold.events.verify import verify
-from refold.testing.store import sample_append, sample_rows
+from refold.testing.samples import sample_append, sample_rows
 
 # ---- one stream ---------------------------------------------------------------------------------
 
