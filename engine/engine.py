@@ -253,6 +253,7 @@ class Engine:
             )
             return
         if id and id in live.signal_ids:
+            await self.worker.log.flush()  # the first one may not be durable yet
             return
         told = Told()
         live.deliver(
