@@ -10,6 +10,7 @@ from uuid import UUID
 
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor
+from msgspec.json import encode
 from msgspec.structs import astuple
 
 from .errors import StoreError
@@ -21,6 +22,9 @@ from .work import Work
 
 _APPEND = QUERIES["append"]
 _TAIL = QUERIES["tail"]
+_TAILS = QUERIES["tails"]
+_MANY = 6
+"""From so many streams on, one query for all their tails: 2.2 µs a stream instead of 5.6."""
 _SET_WORK = QUERIES["set_work"]
 _SET_MAIL = QUERIES["set_mail"]
 _CHUNK = 32
@@ -207,7 +211,7 @@ class SQLiteStore(SQLiteApplicationRecorder):
 
 def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusal | None]:
     """Check every unit, then write those that passed: all reads before the first write."""
-    tails: dict[str, Tail] = {}
+    tails = _tails(connection, units)
     rows: list[tuple[Any, ...]] = []
     work: list[tuple[Any, ...]] = []
     mail: list[tuple[str, int]] = []
@@ -232,6 +236,18 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     if mail:
         connection.executemany(_SET_MAIL, mail)
     return refusals
+
+
+def _tails(connection: sqlite3.Connection, units: Sequence[Unit]) -> dict[str, Tail]:
+    """The tails of all streams of the units, when these are many."""
+    if len(units) < _MANY:
+        return {}
+    # SQLite's JSON ends a string at a NUL; such a name is looked up by itself.
+    names = {append.stream for unit in units for append in unit.appends if "\0" not in append.stream}
+    tails = dict.fromkeys(names, Tail())
+    for stream, version, last_hash in connection.execute(_TAILS, (encode(list(names)).decode(),)):
+        tails[stream] = Tail(version, last_hash)
+    return tails
 
 
 def _check(

@@ -9,6 +9,13 @@ INSERT INTO stored_events (originator_id, originator_version, topic, state, hash
 SELECT originator_version, hash FROM stored_events
 WHERE originator_id = ? ORDER BY originator_version DESC LIMIT 1
 
+-- name: tails
+-- The same for many streams, given as a JSON array.
+SELECT wanted.value, last.originator_version, last.hash
+FROM json_each(?) AS wanted CROSS JOIN stored_events AS last
+WHERE last.originator_id = wanted.value AND last.originator_version =
+    (SELECT MAX(originator_version) FROM stored_events WHERE originator_id = wanted.value)
+
 -- name: read
 -- Rows of one stream in order.
 SELECT originator_id, originator_version, topic, state, hash, rowid FROM stored_events

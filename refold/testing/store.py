@@ -80,12 +80,14 @@ class StoreConformance:
 
     def test_any_text_and_any_bytes_come_back_as_they_were(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
-        names = ["it's", 'a "b"', "%_*", "Zoë/日本/🦊", "a\nb", " ", "x" * 500]
+        names = ["it's", 'a "b"', "%_*", "Zoë/日本/🦊", "a\0\nb", " ", "x" * 500]
         states = [b"", b"\x00\xff", b'{"a":1}', bytes(range(256)), b"x" * 1_000_000, b"\\", b"'"]
         for name, state in zip(names, states, strict=True):
             row = Row(name, 1, "tag.of it's", state, bytes(32))
             assert store.commit([Unit((Append(name, 0, [row]),))]) == [None]
             assert [found[:5] for found in store.read(name)] == [row[:5]]
+        again = [Unit((sample_append(store, name),)) for name in names]
+        assert store.commit(again) == [None] * len(names)
         store.close()
 
     def test_a_unit_may_have_any_number_of_rows(self, tmp_path: Path) -> None:
