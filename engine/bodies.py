@@ -36,9 +36,9 @@ class StepInfo:
 
     __slots__ = ("_body", "attempt", "key", "run_id")
 
-    def __init__(self, body: "Body", run_id: str) -> None:
+    def __init__(self, body: "Body") -> None:
         self._body = body
-        self.run_id, self.key, self.attempt = run_id, body.command.key, body.attempt
+        self.run_id, self.key, self.attempt = body.run_id, body.command.key, body.attempt
 
     @property
     def idempotency_key(self) -> str:
@@ -59,13 +59,13 @@ class StepInfo:
         self._body.owner.record(self._body, kind, fields)
 
 
-_current: contextvars.ContextVar[StepInfo] = contextvars.ContextVar("refold_step")
+_current: contextvars.ContextVar["Body"] = contextvars.ContextVar("refold_step")
 
 
 def current_step() -> StepInfo:
     """The attempt whose body is running. Raises `ConfigurationError` outside a step's body."""
     try:
-        return _current.get()
+        return StepInfo(_current.get())
     except LookupError:
         raise ConfigurationError(
             "current_step() and record_cost() work in the body of a step that a run called"
@@ -128,15 +128,25 @@ class Body:
     """
 
     __slots__ = (
-        "attempt", "command", "done", "info", "loop", "owner", "started_id", "stopping", "task", "timed_out",
-        "timer", "told",
+        "attempt",
+        "command",
+        "done",
+        "loop",
+        "owner",
+        "run_id",
+        "started_id",
+        "stopping",
+        "task",
+        "timed_out",
+        "timer",
+        "told",
     )  # fmt: skip
 
     def __init__(
         self, owner: Owner, run_id: str, command: StepCommand, attempt: int, started_id: str
     ) -> None:
         self.owner, self.command, self.attempt, self.started_id = owner, command, attempt, started_id
-        self.info = StepInfo(self, run_id)
+        self.run_id = run_id
         self.loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -168,10 +178,10 @@ class Body:
 
     async def run(self, threads: Threads) -> None:
         """The body, from the recorded arguments to the owner's ear."""
-        _current.set(self.info)
+        _current.set(self)
         step = self.command.step
         try:
-            args, kwargs = step.decode_call(self.command.args, self.command.kwargs)
+            args, kwargs = step.decode_call(self.command.args, self.command.kwargs, self.command.count)
             if step.is_async:
                 value = await step.fn(*args, **kwargs)
             else:

@@ -46,13 +46,16 @@ class Command:
 class StepCommand(Command):
     """A call of a step."""
 
-    __slots__ = ("after", "args", "future", "iteration", "key", "kwargs", "site", "step", "task", "task_path")
+    __slots__ = (
+        "after", "args", "count", "future", "iteration", "key", "kwargs", "site", "step", "task", "task_path"
+    )  # fmt: skip
 
     def __init__(
-        self, step: Step[Any, Any], args: Raw, kwargs: Raw, future: Future, task: Task | None
+        self, step: Step[Any, Any], count: int, args: Raw, kwargs: Raw, future: Future, task: Task | None
     ) -> None:
         super().__init__()
         self.step, self.args, self.kwargs, self.future = step, args, kwargs, future
+        self.count = count
         self.task = task
         self.task_path = task.path if task is not None else "m"
         self.after: tuple[int, ...] = task.known if task is not None else ()
@@ -75,8 +78,7 @@ class StepCommand(Command):
         return codec.same_value(event.args, self.args) or self._same_decoded(event)
 
     def _same_decoded(self, event: t.StepScheduled) -> bool:
-        positional = self.step.parameter_types(len(codec.decoder(list[Raw])(self.args, "arguments")))
-        return codec.same_value(event.args, self.args, positional)
+        return codec.same_value(event.args, self.args, self.step.parameter_types(self.count))
 
     def event(self, head: dict[str, Any]) -> Event:
         options = self.step.options

@@ -97,7 +97,7 @@ class Run:
         self._check_open()
         packed, named = encode_call(step.name, args, kwargs)
         future = self.loop.create_future()
-        command = StepCommand(step, packed, named, future, asyncio.current_task(self.loop))  # type: ignore[arg-type]
+        command = StepCommand(step, len(args), packed, named, future, asyncio.current_task(self.loop))  # type: ignore[arg-type]
         if frame is not None:
             command.site = call_site(frame)
         future.command = command
@@ -353,7 +353,7 @@ class Run:
 async def _main(run: Run, args: Raw) -> Any:
     try:
         return await run.workflow.fn(run.ctx, *run.workflow.decode_args(args))
-    except (Evicted, asyncio.CancelledError, Exception):
+    except (Evicted, GeneratorExit, asyncio.CancelledError, Exception):
         raise
     except KeyboardInterrupt:  # a person's Ctrl-C is not the handler's doing
         raise

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw, Struct
@@ -91,6 +91,8 @@ class Step(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.name, self.kind, self.options = name, kind, options
+        self._arguments = f"arguments of step {name}"
+        self._decoders: dict[int, Callable[[bytes | Raw, str], Any]] = {}
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
             getattr(fn, "__call__", None)  # noqa: B004 - asks what kind it is, not whether
         )
@@ -150,39 +152,29 @@ class Step(Generic[P, R]):
         """The annotations of the first `count` positional arguments, as one tuple type."""
         positional, star, _, _ = self._parameters
         kinds = [positional[i] if i < len(positional) else star for i in range(count)]
-        return tuple[tuple(kinds)] if kinds else list[Any]  # type: ignore[misc]
+        return tuple[tuple(map(codec.decodable, kinds))] if kinds else list[Any]  # type: ignore[misc]
 
-    def decode_call(self, args: Raw, kwargs: Raw) -> tuple[list[Any], dict[str, Any]]:
-        """Recorded arguments, each by its parameter's annotation. Raises `ValueRefused`."""
-        positional, star, named, double_star = self._parameters
-        raws = _raw_list(args, self.name)
-        plain = [
-            codec.decoder(positional[i] if i < len(positional) else star)(
-                raw, f"argument {i + 1} of {self.name}"
-            )
-            for i, raw in enumerate(raws)
-        ]
-        if kwargs == NO_KWARGS:
-            return plain, {}
-        keyed = {
-            key: codec.decoder(named.get(key, double_star))(raw, f"argument {key!r} of {self.name}")
-            for key, raw in _raw_dict(kwargs, self.name).items()
+    def decode_call(self, args: Raw, kwargs: Raw, count: int) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Recorded arguments (`count` positional ones), each by its parameter's annotation.
+
+        Raises `ValueRefused`.
+        """
+        decode = self._decoders.get(count)
+        if decode is None:
+            decode = self._decoders[count] = codec.decoder(self.parameter_types(count))
+        plain: Sequence[Any] = decode(args, self._arguments)
+        return plain, {} if kwargs == NO_KWARGS else self._decode_kwargs(kwargs)
+
+    def _decode_kwargs(self, kwargs: Raw) -> dict[str, Any]:
+        _, _, named, double_star = self._parameters
+        raws: dict[str, Raw] = _decode_dict(kwargs, self._arguments)
+        return {
+            key: codec.decoder(named.get(key, double_star))(raw, f"argument {key!r} of step {self.name}")
+            for key, raw in raws.items()
         }
-        return plain, keyed
 
 
-_decode_list = codec.decoder(list[Raw])
 _decode_dict = codec.decoder(dict[str, Raw])
-
-
-def _raw_list(data: Raw, name: str) -> list[Raw]:
-    raws: list[Raw] = _decode_list(data, f"arguments of {name}")
-    return raws
-
-
-def _raw_dict(data: Raw, name: str) -> dict[str, Raw]:
-    raws: dict[str, Raw] = _decode_dict(data, f"arguments of {name}")
-    return raws
 
 
 @overload

@@ -71,6 +71,15 @@ def decoder(annotation: Any) -> Callable[[bytes | Raw, str], Any]:
     return decode_value
 
 
+def decodable(annotation: Any) -> Any:
+    """The annotation, or `Any` when it names something that msgspec does not know."""
+    try:
+        _cached_decoder(annotation)
+    except TypeError:
+        return Any
+    return annotation
+
+
 @functools.cache
 def _cached_decoder(annotation: Any) -> Callable[[bytes | Raw], Any]:
     return msgspec.json.Decoder(annotation).decode

@@ -6,6 +6,7 @@ bytes, 1 µs an event. Canonical JSON would cost 300 times that and is not neede
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -55,13 +56,20 @@ def row_hash(previous: bytes, stream: str, version: int, tag: str, state: bytes)
 def chain(stream: str, tail: Tail, events: Iterable[Event]) -> tuple[list[Row], Tail]:
     """The events as rows that follow `tail`, and the tail after them."""
     version, previous = tail
+    head = f"\x00{stream}\x00".encode()
     rows: list[Row] = []
     for event in events:
         version += 1
-        state = encode_event(event)
-        previous = row_hash(previous, stream, version, event.TAG, state)
-        rows.append(Row(stream, version, event.TAG, state, previous))
+        tag, state = event.TAG, encode_event(event)
+        # `row_hash`, with what is the same for all rows made once: a third of its time
+        previous = sha256(b"%b%b%d\x00%b\x00%b" % (previous, head, version, _bytes(tag), state)).digest()
+        rows.append(Row(stream, version, tag, state, previous))
     return rows, Tail(version, previous)
+
+
+@cache
+def _bytes(tag: str) -> bytes:
+    return tag.encode()
 
 
 def check_chain(rows: Sequence[Row], tail: Tail = Tail()) -> Tail:  # noqa: B008 - immutable
