@@ -3,8 +3,7 @@
 import statistics
 import time
 
-from refold import Engine
-from refold.engine.workflow import Workflow
+from refold import Engine, Workflow
 
 from .bare import Bare, step_bytes
 from .harness import Figure, Scale, at_most, median_ratio, run_async

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
-from refold import Context, Engine, step, workflow
+from refold import Context, Engine, Workflow, step, workflow
 
 
 @step
@@ -55,7 +56,7 @@ async def sleeper(ctx: Context, seconds: float) -> None:
     await ctx.sleep(seconds)
 
 
-WORKFLOWS = [sequential, sequential_pure, parallel, then_wait, sleeper]
+WORKFLOWS: list[Workflow[Any, Any]] = [sequential, sequential_pure, parallel, then_wait, sleeper]
 
 
 async def suspended(engine: Engine, run_ids: Iterable[str]) -> None:
