@@ -246,7 +246,7 @@ def _make_gathering(base: Any, loop_type: type[Any]) -> Any:
 
 
 def _make_wait_for(original: Callable[..., Any], loop_type: type[Any]) -> Callable[..., Any]:
-    async def wait_for(fut: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - asyncio's own signature
+    async def wait_for(fut: Any, timeout: float | None) -> Any:
         """wait_for() of 3.12 and later; `_cancel_and_wait` is still 3.11's, which does the same there."""
         if type(get_running_loop()) is not loop_type:
             return await original(fut, timeout)

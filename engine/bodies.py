@@ -12,6 +12,7 @@ from ..events import codec, types as t
 from ..events.clock import step_trace_id
 from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
 from .commands import StepCommand
+from .names import check_text
 from .run import failure_of
 from .threads import Threads
 
@@ -94,21 +95,30 @@ def record_cost(
         detail: any JSON object.
 
     Raises:
-        ConfigurationError: outside a step, or `usd` is a float, negative or not a number.
+        ConfigurationError: outside a step, or `usd` is a float, negative or not a number, or a count is.
+        ValueRefused: `detail` is no JSON object.
     """
     info = current_step()
+    counts = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cache_tokens": cache_tokens}
+    counts["turns"] = turns
+    for what, count in counts.items():
+        if type(count) is not int or count < 0:
+            raise ConfigurationError(f"record_cost({what}={count!r}): expected an int, 0 or more")
+    plain = codec.decoder(dict[str, Any])(codec.encode(detail or {}, "detail"), "detail")
+    fields = {"usd": _amount(usd), "model": check_text(model, "model"), "detail": plain}
+    info.record(t.CostRecorded, {**fields, **counts})
+
+
+def _amount(usd: Decimal | str | int) -> Decimal:
     if isinstance(usd, float):
         raise ConfigurationError(f"record_cost({usd!r}): money is Decimal, int or text, never a float")
     try:
         amount = Decimal(usd)
-    except InvalidOperation:
+    except (InvalidOperation, TypeError, ValueError):
         raise ConfigurationError(f"record_cost({usd!r}): not an amount of money") from None
     if not amount.is_finite() or amount < 0:
         raise ConfigurationError(f"record_cost({usd!r}): expected a finite amount, 0 or more")
-    counts = {
-        "input_tokens": input_tokens, "output_tokens": output_tokens, "cache_tokens": cache_tokens, "turns": turns
-    }  # fmt: skip
-    info.record(t.CostRecorded, {"usd": amount, "model": model, "detail": detail or {}, **counts})
+    return amount
 
 
 class Outcome(NamedTuple):

@@ -216,9 +216,7 @@ def _number(event: Event) -> int:
 
 def clip(data: bytes | Raw, limit: int = 120) -> str:
     """JSON for a message, cut to `limit` characters."""
-    text = bytes(data[: limit * 4] if isinstance(data, bytes) else bytes(data)[: limit * 4]).decode(
-        errors="replace"
-    )
+    text = bytes(data)[: limit * 4].decode(errors="replace")
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

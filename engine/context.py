@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..events import codec
 from ..events.clock import to_datetime
-from ..events.errors import WaitTimeout
+from ..events.errors import ForbiddenInHandler, WaitTimeout
+from .names import check_name
 from .step import DEFAULT_TIMEOUT_S, ONCE, Retry, Step, StepOptions, make_step
 
 _logger = logging.getLogger("refold.run")
@@ -60,6 +61,11 @@ class Context:
     @property
     def random(self) -> random.Random:
         """A generator seeded from the run's start: the same numbers on every replay."""
+        if not self._run.loop.active:
+            raise ForbiddenInHandler(
+                f"run {self.run_id}: ctx.random was used outside its handler, which a replay would not repeat; "
+                "draw the numbers in the handler and pass them to the step"
+            )
         if self._random is None:
             self._random = random.Random(self._run.started.seed)
         return self._random
@@ -123,7 +129,7 @@ class Context:
         """
         try:
             async with asyncio.timeout(timeout):
-                payload = await self._run.wait_signal(name)
+                payload = await self._run.wait_signal(check_name(name, "event name"))
         except TimeoutError:
             raise WaitTimeout(f"run {self.run_id}: no event {name!r} within {timeout} s") from None
         return codec.decoder(type)(payload, f"payload of event {name!r}")

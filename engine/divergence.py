@@ -8,7 +8,7 @@ from ..events import types as t
 from ..events.errors import NonDeterminismError
 from ..events.types import Event
 from .commands import Command, StepCommand, command_number, describe_event
-from .inspect import format_stacks, snapshots
+from .inspect import format_stacks, frames, snapshots
 
 ADVICE = (
     "put the code back, guard the change, or start a new run; "
@@ -26,7 +26,8 @@ def report(
     found = live[0].describe() if live else "nothing: the handler waits"
     key = _key(recorded, number) or _live_key(live)
     lines = [
-        f"run {run.run_id}: replay diverged at {key} (activation {run.activation}, {run.ctx.now().isoformat()})"
+        f"run {run.run_id}: replay diverged at {key} "
+        f"(activation {run.activation}, {run.ctx.now().isoformat()})"
     ]
     lines += [f"  before   {text}" for text in recent]
     lines.append(f"  log has  {expected}{_recorded_site(recorded)}")
@@ -58,8 +59,6 @@ def _recorded_site(recorded: Event | None) -> str:
 def _live_site(command: Command) -> str:
     if not isinstance(command, StepCommand) or command.task is None or command.task.done():
         return ""
-    from .inspect import frames
-
     found = frames(command.task.get_coro())
     return f"  ({found[-1].file.rsplit('/', 1)[-1]}:{found[-1].line})" if found else ""
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..events import codec, errors, types as t
 from ..events.clock import (
@@ -26,13 +26,13 @@ from ..events.types import Event
 from ..events.verify import Verified, verify
 from . import inbox
 from .handle import Handle
+from .names import check_name, check_run_id, check_text
 from .read_models import ReadModels
 from .settings import Settings
-from .starting import Told, check_run_id, existing_run, input_digest, key_append, register
+from .starting import Told, existing_run, input_digest, key_append, register
 from .worker import Worker, start_unit
 from .workflow import Workflow
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_STORE = "refold.db"
@@ -75,18 +75,22 @@ class Engine:
         self.workflows = register(workflows, self.settings)
         self._given = store if store is not None else os.environ.get("REFOLD_STORE", DEFAULT_STORE)
         self._store: Store | None = None
+        self._holds = False
         self._worker: Worker | None = None
         self._views: ReadModels | None = None
 
     # ---- life
 
     async def __aenter__(self) -> Self:
+        if self._store is not None:
+            raise ConfigurationError("this engine is already open; make a second Engine")
         given = self._given
         self._store = store = open_store(given) if isinstance(given, str | os.PathLike) else given
         try:
             if self.execute:
                 owner = new_owner()
                 store.hold(owner)
+                self._holds = True
                 self._worker = Worker(store, self.workflows, self.clock, owner, self.settings)
                 self._worker.start()
             if self.settings.projections and self.execute:
@@ -113,8 +117,9 @@ class Engine:
         store, self._store = self._store, None
         if store is not None and isinstance(self._given, str | os.PathLike):
             store.close()
-        elif store is not None:
+        elif store is not None and self._holds:  # else it is another engine that holds it
             store.release()
+        self._holds = False
 
     @property
     def store(self) -> Store:
@@ -141,21 +146,21 @@ class Engine:
 
     async def start(
         self,
-        workflow: Workflow[P, R] | Callable[Concatenate[Any, P], Any],
-        *args: P.args,
+        workflow: Workflow[..., R],
+        *args: Any,
         id: str | None = None,
         key: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         trace_id: str | None = None,
         trigger: str = "manual",
         by: str = "user",
-        **none: P.kwargs,
-    ) -> "Handle[R]":
+    ) -> Handle[R]:
         """Store a new run, durable when this returns, and begin it.
 
         The same `id` (or the same `key`) with the same workflow and input gives the run that exists.
 
         Args:
+            args: what the handler gets after `ctx`, by position; checked before anything is written.
             id: the run's id; default: a UUIDv7.
             key: idempotency key; unlike `id` it does not become the run's name.
             attributes: labels to find the run by (JSON values).
@@ -169,20 +174,21 @@ class Engine:
             ConfigurationError: bad id, or not a workflow this engine has.
             StoreError: nothing was started.
         """
-        if none:
-            raise ConfigurationError(f"handler arguments are positional in start(): {', '.join(none)}")
         flow = self._registered(workflow)
         run_id = check_run_id(id) if id is not None else new_run_id()
+        for value, what in ((key, "start key"), (by, "by"), (trigger, "trigger"), (trace_id, "trace id")):
+            if value is not None or what in ("by", "trigger"):
+                check_name(value, what)
         packed = flow.encode_args(args)
         digest = input_digest(flow.name, packed)
         if (
             existing := existing_run(self.store, run_id if id is not None else None, key, flow, digest)
         ) is not None:
             return Handle(self, existing, flow)
-        head = {"id": new_event_id(), "at": to_datetime(self.clock.now()), "by": by}
+        head: dict[str, Any] = {"id": new_event_id(), "at": to_datetime(self.clock.now()), "by": by}
         started = t.RunStarted(
             workflow=flow.name, workflow_version=flow.version, args=packed, seed=new_seed(), key=key or "",
-            attributes=dict(codec.decoder(dict[str, Any])(codec.encode(attributes or {}, "attributes"))),
+            attributes=_plain(attributes or {}),
             trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(), **head,
         )  # fmt: skip
         extra = key_append(key, run_id, digest, started) if key else ()
@@ -195,7 +201,7 @@ class Engine:
             return Handle(self, found, flow)
         return Handle(self, run_id, flow)
 
-    async def run(self, workflow: Workflow[P, R], *args: P.args, **options: Any) -> R:
+    async def run(self, workflow: Workflow[..., R], *args: Any, **options: Any) -> R:
         """`start` and wait for the result."""
         handle: Handle[R] = await self.start(workflow, *args, **options)
         return await handle.result()
@@ -242,8 +248,12 @@ class Engine:
             payload: any JSON value.
             id: given twice, the event is delivered once.
 
-        Raises `RunNotFound`, `RunEnded`, `ValueRefused`, `StoreError`.
+        Raises `RunNotFound`, `RunEnded`, `ValueRefused`, `ConfigurationError` (a name), `StoreError`.
         """
+        check_name(name, "event name")
+        check_name(by, "by")
+        if id is not None:
+            check_name(id, "signal id")
         self._open_work(run_id)
         packed = codec.encode(payload, f"payload of event {name!r}")
         live = self._worker.live.get(run_id) if self._worker is not None else None
@@ -266,6 +276,8 @@ class Engine:
 
         Durable when this returns. Raises `RunNotFound`, `RunEnded`, `StoreError`.
         """
+        check_text(reason, "reason")
+        check_name(by, "by")
         self._open_work(run_id)
         live = self._worker.live.get(run_id) if self._worker is not None else None
         if live is None or live.lost:
@@ -339,3 +351,9 @@ class Engine:
             except StoreCorrupt as error:
                 problems.append(str(error))
         return Verified(len(rows) + len(mail), 2 if mail else 1, tuple(problems))
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes as the log will give them back. Raises `ValueRefused`."""
+    read: dict[str, Any] = codec.decoder(dict[str, Any])(codec.encode(attributes, "attributes"), "attributes")
+    return read

@@ -14,6 +14,8 @@ from .bodies import Bodies, Body, Outcome
 from .commands import StepCommand
 from .run import Run
 
+ENDS_ATTEMPT = (t.StepCompleted, t.StepFailed, t.StepAttemptFailed)
+
 
 class FlightHost(Protocol):
     """What a flight needs of the worker."""
@@ -139,7 +141,7 @@ class Flight:
         if current:
             del self.bodies[step]
         head = self._live.head(body.started_id)
-        if not current or step not in self._run.steps:
+        if not current or (step not in self._run.steps and not self._live.lost):
             self._late(body, outcome, head)
         elif outcome.kind == "completed":
             cause = t.StepCompleted(step=step, result=outcome.result, attempt=body.attempt, **head)
@@ -178,7 +180,7 @@ class Flight:
         attempt = self.attempts[step].attempt
         failure = t.Failure(
             type="StepInterrupted",
-            message=f"attempt {attempt} was cut off and this step may not be repeated: its outcome is unknown",
+            message=f"attempt {attempt} was cut off and may not be repeated: its outcome is unknown",
             error_class="interrupted",
         )
         self._live.deliver(t.StepFailed(step=step, error=failure, attempt=attempt, **self._live.head()))
@@ -187,8 +189,7 @@ class Flight:
         """Nobody waits any more; a body that was merely cancelled leaves no evidence."""
         live, step = self._live, body.command.number
         if outcome.kind in ("completed", "failed") and not self._run.closed:
-            result = outcome.result if outcome.kind == "completed" else None
-            error = outcome.failure
+            result, error = outcome.result, outcome.failure
             live.note(
                 t.StepLate(step=step, attempt=body.attempt, result=result, error=error, **head), urgent=False
             )
@@ -198,7 +199,7 @@ class Flight:
     # ---- after a load, and when leaving
 
     def adopt(self, bodies: dict[int, Body], kept: Sequence[Event]) -> set[int]:
-        """Take over bodies that are still running; returns the steps that they, or kept results, stand for."""
+        """Take over bodies still running; returns the steps that they, or kept results, stand for."""
         adopted: set[int] = set()
         for step, body in bodies.items():
             if self.awaits(step, body.started_id):
@@ -209,13 +210,12 @@ class Flight:
                 body.stop()
         bodies.clear()
         for event in kept:
-            step = getattr(event, "step", 0)
-            if step and self.awaits(step, event.cause):
-                adopted.add(step)
+            if isinstance(event, ENDS_ATTEMPT) and self.awaits(event.step, event.cause):
+                adopted.add(event.step)
         return adopted
 
     def cut_off(self, adopted: set[int]) -> tuple[list[int], list[int], list[Event]]:
-        """Steps to begin (again), steps with unknown outcome, and the events that say of attempts that they were cut off."""
+        """Steps to begin (again), steps with unknown outcome, and the events that say so."""
         again: list[int] = []
         unknown: list[int] = []
         cut: list[Event] = []

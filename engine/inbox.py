@@ -92,15 +92,9 @@ def _signal(live: LiveRun, message: t.SignalSent, version: int) -> None:
     if message.signal_id and message.signal_id in live.signal_ids:
         live.append([_skipped(live, version, f"duplicate of signal id {message.signal_id!r}")])
         return
-    live.deliver(
-        t.SignalReceived(
-            name=message.name,
-            payload=message.payload,
-            signal_id=message.signal_id,
-            inbox=version,
-            **live.head(message.id, message.by),
-        )  # fmt: skip
-    )
+    head = live.head(message.id, message.by)
+    copy: dict[str, Any] = {"name": message.name, "payload": message.payload, "signal_id": message.signal_id}
+    live.deliver(t.SignalReceived(**copy, inbox=version, **head))
 
 
 def _skipped(live: LiveRun, version: int, reason: str) -> Event:

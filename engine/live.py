@@ -222,9 +222,9 @@ class LiveRun:
         for command, attempt in starts:
             if not command.step.options.pure:
                 self.flight.begin(command, attempt)
-        for command in commands:
-            if type(command) is not StepCommand:
-                self._act(command)
+        for asked in commands:
+            if type(asked) is not StepCommand:
+                self._act(asked)
         last = events[-1]
         if type(last) is t.StepAttemptFailed:
             self.flight.arm_retry(last.step)
@@ -280,6 +280,9 @@ class LiveRun:
         if self.lost or self.run.closed:
             return
         self.host.drain_inbox(self)  # an acknowledged message never loses to a later deadline
+        self._fire(number)
+
+    def _fire(self, number: int) -> None:
         command = self.run.timers.get(number)
         if command is not None and not self.lost and not self.run.closed:
             at = max(self.host.clock.now(), command.due_at.timestamp())

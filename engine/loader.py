@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from ..events import types as t
 from ..events.errors import RunNotFound, StoreCorrupt
@@ -124,12 +123,3 @@ def read_history(store: Store, run_id: str) -> Iterator[History]:
         yield history
         if len(rows) < PAGE:
             return
-
-
-def load(store: Store, run_id: str) -> History:
-    """The whole history at once."""
-    history: Any = None
-    for history in read_history(store, run_id):
-        pass
-    loaded: History = history
-    return loaded

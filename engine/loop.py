@@ -108,6 +108,8 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         self.now = 0.0
         self.active = False
         self.evicting = False
+        self.damaged = False
+        """Somebody completed a future from outside: it is done, and no task will ever hear of it. Rebuild."""
         self.tasks: dict[Task, None] = {}
         self.errors: list[dict[str, Any]] = []
         self.count = 0
@@ -160,13 +162,11 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
     def call_soon(
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        if _get_running_loop() is not self:
-            raise ForbiddenInHandler(
-                f"run {self.owner.run_id}: something of its handler was touched from outside of it "
-                f"(callback {getattr(callback, '__qualname__', callback)!r}); send it a signal instead"
-            )
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        if _get_running_loop() is not self:
+            self._refuse_touch(callback)
+        else:
+            self._ready.append(handle)
         return handle
 
     def call_later(
@@ -243,6 +243,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
                 handle = ready.popleft()
                 if not handle._cancelled:
                     handle._run()
+                del handle  # a traceback that passes here would keep the task which it belongs to
             # anyio cancels level-triggered, by trying again in every pass until the task has ended. Here it
             # may do so when there is nothing else to do, and now and then (a task that polls sleep(0) until
             # it is cancelled would starve it); but a task that survives must not keep us for ever.
@@ -270,7 +271,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
 
     def close_tasks(self, tasks: Iterable[Task]) -> None:
         """Unwind these tasks here and now, the newest first, with every command refused."""
-        before, self.evicting, self._refusals = self.evicting, True, 0
+        before, self.evicting = self.evicting, True
         mark, closed = self.count, list[Task]()
         doomed = sorted(tasks, key=lambda task: task._number, reverse=True)
         try:
@@ -326,6 +327,8 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
             waiter = _compat.waiter(task)
             if waiter is not None:
                 asyncio.Future.cancel(waiter)
+                if isinstance(waiter, Future):
+                    waiter.command = None
             _compat.forget(task)
         for handle in (*self._ready, *self._retries):
             for argument in handle._args or ():
@@ -356,6 +359,15 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         else:
             with contextlib.suppress(Evicted, StopIteration, StopAsyncIteration):
                 generator.aclose().send(None)
+
+    def _refuse_touch(self, callback: Callable[..., Any]) -> None:
+        if self._refusals > self.MAX_REFUSALS:
+            return  # a handler that swallowed its eviction is being collected: let it suspend once more
+        self.damaged = True
+        raise ForbiddenInHandler(
+            f"run {self.owner.run_id}: something of its handler was touched from outside of it "
+            f"(callback {getattr(callback, '__qualname__', callback)!r}); send it a signal instead"
+        )
 
     def _stuck(self, count: int) -> HandlerStuck:
         return HandlerStuck(

@@ -47,21 +47,6 @@ class Told:
         await asyncio.shield(self._future)
 
 
-def check_run_id(run_id: str) -> str:
-    """The id, if it can be one. Raises `ConfigurationError`."""
-    if (
-        not run_id
-        or len(run_id) > 200
-        or "/" in run_id
-        or not run_id.isprintable()
-        or run_id != run_id.strip()
-    ):
-        raise ConfigurationError(
-            f"run id {run_id!r}: expected 1 to 200 printable characters without '/' or spaces around"
-        )
-    return run_id
-
-
 def register(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> Registry:
     registry: Registry = {}
     for flow in workflows:
@@ -84,8 +69,6 @@ def input_digest(name: str, args: Raw) -> str:
 
 
 def key_append(key: str, run_id: str, digest: str, started: t.RunStarted) -> tuple[Append, ...]:
-    if len(key) > 200 or not key.isprintable():
-        raise ConfigurationError(f"start key {key!r}: expected 1 to 200 printable characters")
     taken = t.KeyTaken(run_id=run_id, digest=digest, id=new_event_id(), at=started.at, cause=started.id)
     rows, _ = chain(KEYS + key, Tail(), [taken])
     return (Append(KEYS + key, 0, rows),)

@@ -11,11 +11,14 @@ from msgspec import Raw, Struct
 from ..events import codec
 from ..events.errors import ConfigurationError, ValueRefused
 from .loop import running
+from .names import check_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_TIMEOUT_S = 300.0
+LONGEST_S = 1e9
+"""30 years: what is longer has no date, and infinity has no JSON form."""
 NO_KWARGS = Raw(b"{}")
 
 
@@ -35,9 +38,11 @@ class Retry(Struct, frozen=True, kw_only=True):
     """Errors that fail the step at once, like `NonRetryable`."""
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1 or self.initial_interval < 0 or self.backoff < 1 or not 0 <= self.jitter < 1:
+        pauses = 0 <= self.initial_interval < LONGEST_S and 0 <= self.max_interval < LONGEST_S
+        if not (self.max_attempts >= 1 and pauses and self.backoff >= 1 and 0 <= self.jitter < 1):
             raise ConfigurationError(
-                f"{self}: expected max_attempts >= 1, initial_interval >= 0, backoff >= 1, 0 <= jitter < 1"
+                f"{self}: expected max_attempts >= 1, intervals of 0 to {LONGEST_S:.0e} seconds, backoff >= 1, "
+                "0 <= jitter < 1"
             )
 
     def pause(self, failures: int, chance: float) -> float:
@@ -71,8 +76,10 @@ class StepOptions(Struct, frozen=True, kw_only=True):
             )
         if self.on_unknown not in (None, "retry", "fail"):
             raise ConfigurationError(f"on_unknown={self.on_unknown!r}: expected 'retry' or 'fail'")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ConfigurationError(f"timeout={self.timeout!r}: expected seconds > 0, or None for no limit")
+        if self.timeout is not None and not 0 < self.timeout < LONGEST_S:
+            raise ConfigurationError(
+                f"timeout={self.timeout!r}: expected 0 to {LONGEST_S:.0e} seconds, or None for no limit"
+            )
         if self.execution == "at_most_once" and (self.pure or self.retry.max_attempts > 1):
             raise ConfigurationError("execution='at_most_once' allows neither retry nor pure=True")
 
@@ -240,13 +247,15 @@ def make_step(
     function: Callable[..., Any], name: str | None, options: StepOptions, *, kind: str = "step"
 ) -> Step[Any, Any]:
     """A `Step` of a function, checked."""
-    if not callable(function) or inspect.isclass(function):
+    if inspect.isclass(function) or not callable(function):
         raise ConfigurationError(f"@step expects a function, got {function!r}")
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigurationError(f"@step {function!r} is a generator; return a list instead")
     name = name or getattr(function, "__name__", "") or type(function).__name__
-    if not name or len(name) > 200 or "#" in name:
-        raise ConfigurationError(f"step name {name!r}: expected 1 to 200 characters without '#'")
+    if "#" in check_name(name, "step name"):
+        raise ConfigurationError(
+            f"step name {name!r}: expected no '#', it separates name and ordinal in keys"
+        )
     return Step(function, name, options, kind=kind)
 
 

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from time import monotonic
+from typing import Any
 
 from msgspec import structs
 
@@ -38,7 +39,7 @@ PAGE = 500
 """Runs taken from `work` per look."""
 CLOCK_JUMP_S = 1.0
 
-Workflows = Mapping[tuple[str, str], Workflow[object, object]]
+Workflows = Mapping[tuple[str, str], Workflow[Any, Any]]
 
 
 class Worker:
@@ -131,7 +132,8 @@ class Worker:
     # ---- starting
 
     def start_run(
-        self, workflow: Workflow[object, object], run_id: str, started: t.RunStarted, extra: tuple[Append, ...], told: Told
+        self, flow: Workflow[Any, Any], run_id: str, started: t.RunStarted,
+        extra: tuple[Append, ...], told: Told,
     ) -> None:  # fmt: skip
         """Store a new run and begin it; `told` hears when that is durable, or why it is refused."""
         # Never two handlers of one run: whoever asks for an id that is on its way is told once it is stored.
@@ -139,7 +141,7 @@ class Worker:
         if here or len(self.live) - len(self._idle) >= self.settings.max_active or self.closing:
             self._store_start(run_id, started, extra, told)
             return
-        run = Run(workflow, run_id, started)
+        run = Run(flow, run_id, started)
         live = LiveRun(self, run, Tail(), WorkFold(run_id), started.at)
         self.live[run_id] = live
         live.advance(started, told=told, extra=extra, claim=1, retry=False)
@@ -186,7 +188,8 @@ class Worker:
 
     async def _load(self, run_id: str) -> None:
         history: History | None = None
-        for history in read_history(self.store, run_id):
+        for page in read_history(self.store, run_id):
+            history = page
             await asyncio.sleep(0)
         if history is None or history.ended is not None:
             self._ended_elsewhere(run_id, history)
@@ -285,7 +288,7 @@ class Worker:
             self._retire(error)
 
     def _retire(self, error: RefoldError) -> None:
-        """Another process has taken the whole store: begin nothing more, let its runs be refused one by one."""
+        """Another process has taken the store over: begin nothing more, let runs be refused one by one."""
         if not self.closing:
             _log.error("this process no longer executes %s: another one has taken it over", self.store.url)
             self.closing = True
@@ -373,6 +376,9 @@ class Worker:
     def settled(self, live: LiveRun) -> None:
         if not live.idle or self.live.get(live.run_id) is not live:
             return
+        due = live.fold.row().due_at
+        if due is not None and due <= self.clock.now():
+            return  # its alarm rings next: let go now, it would be loaded and let go again for ever
         self._idle_bytes += live.size - self._idle.pop(live.run_id, 0)
         self._idle[live.run_id] = live.size
         if len(self._queue):

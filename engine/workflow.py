@@ -14,6 +14,7 @@ from msgspec import Raw
 from ..events import codec
 from ..events.errors import ConfigurationError
 from .context import Context
+from .names import check_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -155,6 +156,7 @@ def workflow(
             raise ConfigurationError(f"@workflow expects an `async def` function, got {function!r}")
         if not inspect.signature(function).parameters:
             raise ConfigurationError(f"@workflow {function.__name__}: the first parameter must be `ctx`")
-        return Workflow(function, name or function.__name__, str(version))
+        called = check_name(name or function.__name__, "workflow name")
+        return Workflow(function, called, check_name(str(version), "workflow version"))
 
     return decorate if fn is None else decorate(fn)

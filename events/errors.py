@@ -1,32 +1,32 @@
 """Every error Refold raises, in one tree; each message says what, where and what to do next.
 
-    RefoldError
-    ├── ConfigurationError            a workflow, step or setting that cannot work
-    │   └── NotRegistered             this engine does not know that workflow
-    ├── ValueRefused                  a value that JSON cannot carry, or that does not fit its annotation
-    ├── StoreError                    the log cannot be read or written
-    │   ├── StoreBusy                 another process writes or executes
-    │   ├── StoreFull                 no room left
-    │   ├── StoreReadOnly
-    │   ├── StoreCorrupt              the file is damaged, or its hash chain is broken
-    │   └── SchemaMismatch            written by a newer Refold, or not by Refold at all
-    ├── AppendRefused                 somebody else appended first
-    │   └── LeaseLost                 … because another owner took the run over
-    ├── UnknownEvent                  an event type this code does not know
-    ├── RunNotFound
-    ├── RunEnded                      the run is over: nothing can be sent to it
-    ├── StartConflict                 same id or key, other workflow or input
-    ├── RunFailed                     result() of a run that failed
-    ├── RunCancelled                  result() of a run that was cancelled
-    ├── StepFailed                    what a handler sees when a step has failed for good
-    │   ├── StepTimedOut
-    │   └── StepInterrupted           its outcome is unknown: the process died in the middle of it
-    ├── NonRetryable                  raise it in a step: do not try again
-    ├── WaitTimeout                   wait_for_event() waited too long
-    └── HandlerError                  the handler broke a rule
-        ├── NonDeterminismError       it asked for something else than the log says it did
-        ├── ForbiddenInHandler        I/O, threads, clocks or randomness outside a step
-        └── HandlerStuck              it never became idle
+RefoldError
+├── ConfigurationError            a workflow, step or setting that cannot work
+│   └── NotRegistered             this engine does not know that workflow
+├── ValueRefused                  a value that JSON cannot carry, or that does not fit its annotation
+├── StoreError                    the log cannot be read or written
+│   ├── StoreBusy                 another process writes or executes
+│   ├── StoreFull                 no room left
+│   ├── StoreReadOnly
+│   ├── StoreCorrupt              the file is damaged, or its hash chain is broken
+│   └── SchemaMismatch            written by a newer Refold, or not by Refold at all
+├── AppendRefused                 somebody else appended first
+│   └── LeaseLost                 … because another owner took the run over
+├── UnknownEvent                  an event type this code does not know
+├── RunNotFound
+├── RunEnded                      the run is over: nothing can be sent to it
+├── StartConflict                 same id or key, other workflow or input
+├── RunFailed                     result() of a run that failed
+├── RunCancelled                  result() of a run that was cancelled
+├── StepFailed                    what a handler sees when a step has failed for good
+│   ├── StepTimedOut
+│   └── StepInterrupted           its outcome is unknown: the process died in the middle of it
+├── NonRetryable                  raise it in a step: do not try again
+├── WaitTimeout                   wait_for_event() waited too long
+└── HandlerError                  the handler broke a rule
+    ├── NonDeterminismError       it asked for something else than the log says it did
+    ├── ForbiddenInHandler        I/O, threads, clocks or randomness outside a step
+    └── HandlerStuck              it never became idle
 """
 
 from typing import Any

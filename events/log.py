@@ -109,7 +109,7 @@ class Log:
             await waiter
 
     async def close(self) -> None:
-        """Flush, then stop. What the store refuses to take is reported to its `done`, never dropped silently."""
+        """Flush, then stop. What the store does not take is reported to its `done`, never dropped."""
         try:
             await self.flush()
         finally:

@@ -214,7 +214,7 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     tails = _tails(connection, units)
     rows: list[tuple[Any, ...]] = []
     work: list[tuple[Any, ...]] = []
-    mail: list[tuple[str, int]] = []
+    mail: list[tuple[int, str]] = []
     refusals: list[Refusal | None] = []
     for unit in units:
         refusal = _check(connection, unit.appends, tails)
@@ -226,7 +226,8 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
         if unit.work is not None:
             work.append(astuple(unit.work))
         if unit.mail is not None:
-            mail.append(unit.mail)
+            run_id, version = unit.mail
+            mail.append((version, run_id))
     whole = len(rows) // _CHUNK * _CHUNK
     for start in range(0, whole, _CHUNK):
         connection.execute(_APPEND_CHUNK, tuple(chain.from_iterable(rows[start : start + _CHUNK])))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.parse import quote
 
 from eventsourcing.sqlite import SQLiteConnection, SQLiteCursor, SQLiteDatastore, SQLiteTransaction
 
@@ -141,10 +142,14 @@ class File:
             cached_statements=CACHED_STATEMENTS,
             uri=self._uri,
         )
-        connection.execute(f"PRAGMA synchronous = {self.synchronous}")
-        connection.execute(f"PRAGMA journal_size_limit = {KEEP_WAL_BYTES}")
-        if read_only:
-            connection.execute("PRAGMA query_only = ON")
+        try:
+            connection.execute(f"PRAGMA synchronous = {self.synchronous}")
+            connection.execute(f"PRAGMA journal_size_limit = {KEEP_WAL_BYTES}")
+            if read_only:
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     # ---- opening
@@ -158,7 +163,7 @@ class File:
             # SQLite cannot make the -shm file that a WAL database needs. Nobody is writing (there
             # is no -wal), so it can be read as it lies there.
             self.drop_writer()
-            self._database, self._uri = f"{self.path.absolute().as_uri()}?immutable=1", True
+            self._database, self._uri = f"file:{quote(str(self.path.absolute()))}?immutable=1", True
             found = self._look()
             if not found:
                 raise self.typed(error, "open") from error

@@ -78,7 +78,7 @@ class Store(Protocol):
         ...
 
     def due(self, now: float, limit: int = 1000) -> list[str]:
-        """Ids of runs that want attention: pending or waiting with `due_at <= now` (earliest first), or with mail."""
+        """Ids of runs that want attention: due ones (pending or waiting) first, then those with mail."""
         ...
 
     def running(self, after: str = "", limit: int = 1000) -> list[str]:

@@ -215,8 +215,10 @@ class StepLate(Event, frozen=True, kw_only=True, omit_defaults=True):
     TAG = "step.late"
     step: int
     attempt: int
-    result: Raw | None = None
+    result: Raw = msgspec.field(default_factory=lambda: Raw(b"null"))
+    """Not optional: msgspec writes `Raw | None` and cannot read it back."""
     error: Failure | None = None
+    """None: it completed."""
 
 
 class CostRecorded(Event, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,7 +21,7 @@ class Work(Struct, frozen=True):
     version: str
     """Version of the workflow the run is pinned to."""
     state: str
-    """`pending` (never claimed), `running` (needs its owner), `waiting` (for a timer or a message), `done`."""
+    """`pending` (never claimed), `running` (needs its owner), `waiting` (timer or message), `done`."""
     due_at: float | None = None
     """Epoch seconds at which a pending or waiting run wants attention; None: not by itself."""
     seen: int = 0

@@ -35,8 +35,10 @@ SELECT seq FROM sqlite_sequence WHERE name = 'stored_events'
 -- A row of `work`, all columns but `mail`. Nothing is written when nothing changed, which is so for
 -- most steps, and saves the pages of this table in their commits. A run that is new may have had mail before.
 INSERT INTO work (run_id, workflow, version, state, due_at, seen, generation, status, mail)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
-    IFNULL((SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?1 || '/inbox'), 0))
+SELECT new.*, IFNULL(
+    (SELECT MAX(originator_version) FROM stored_events WHERE originator_id = new.run_id || '/inbox'), 0)
+FROM (SELECT ? AS run_id, ? AS workflow, ? AS version, ? AS state, ? AS due_at, ? AS seen, ? AS generation,
+    ? AS status) AS new WHERE TRUE
 ON CONFLICT (run_id) DO UPDATE SET
     workflow = excluded.workflow, version = excluded.version, state = excluded.state,
     due_at = excluded.due_at, seen = excluded.seen, generation = excluded.generation, status = excluded.status
@@ -46,7 +48,7 @@ WHERE state <> excluded.state OR due_at IS NOT excluded.due_at OR seen <> exclud
 
 -- name: set_mail
 -- The run's inbox has grown.
-UPDATE work SET mail = ?2 WHERE run_id = ?1 AND mail < ?2
+UPDATE work SET mail = MAX(mail, ?) WHERE run_id = ?
 
 -- name: work
 SELECT run_id, workflow, version, state, due_at, seen, generation, status FROM work WHERE run_id = ?
