@@ -175,12 +175,18 @@ class Log:
         if self.failure is None:
             _log.error("the log cannot be written, appends wait: %s", error)
         self.failure = error
+        fates = [self._stored(pending.unit) for pending in batch]
+        if None in fates and not self._closed:
+            # Appended again now, what was stored would be refused, and delivered twice: look again first.
+            self._busy = True
+            self._loop.call_later(self._pause_s, self._settle, batch, (error, 0.0))
+            self._pause_s = min(self._pause_s * 2, RETRY_S[1])
+            return
         keep: list[_Pending] = []
-        for pending in batch:
-            stored = self._stored(pending.unit)
+        for pending, stored in zip(batch, fates, strict=True):
             if stored:
                 self._tell(pending.done, None)
-            elif pending.retry or stored is None:
+            elif pending.retry and stored is not None:
                 keep.append(pending)
             else:
                 self._tell(pending.done, error)
