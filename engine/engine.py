@@ -257,13 +257,13 @@ class Engine:
         self._open_work(run_id)
         packed = codec.encode(payload, f"payload of event {name!r}")
         live = self._worker.live.get(run_id) if self._worker is not None else None
-        if live is None or live.lost:
+        repeated = live is not None and bool(id) and id in live.signal_ids
+        if repeated and live is not None and not live.undurable and not live.lost:
+            return
+        if live is None or live.lost or repeated:  # the first one may yet be refused: the inbox is not
             await self._post(
                 run_id, t.SignalSent(name=name, payload=packed, signal_id=id or "", **self._message(by))
             )
-            return
-        if id and id in live.signal_ids:
-            await self.worker.log.flush()  # the first one may not be durable yet
             return
         told = Told()
         live.deliver(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..events import types as t
 from ..events.clock import Clock, new_event_id, to_datetime
-from ..events.errors import AppendRefused, HandlerStuck, RefoldError, RunEnded
+from ..events.errors import AppendRefused, HandlerStuck, RefoldError, RunEnded, StoreError
 from ..events.log import Log
 from ..events.store import Append, Unit
 from ..events.stream import Tail, chain
@@ -279,7 +279,11 @@ class LiveRun:
     def _timer_due(self, number: int) -> None:
         if self.lost or self.run.closed:
             return
-        self.host.drain_inbox(self)  # an acknowledged message never loses to a later deadline
+        try:
+            self.host.drain_inbox(self)  # an acknowledged message never loses to a later deadline
+        except StoreError:  # no deadline passes while nobody can see what came before it
+            self.alarms.arm(number, self.host.clock.now() + 1.0, self._timer_due)
+            return
         self._fire(number)
 
     def _fire(self, number: int) -> None:

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from ..events import types as t
 from ..events.clock import Clock, new_event_id, to_datetime
-from ..events.errors import HandlerError, LeaseLost, RefoldError, StoreError
+from ..events.errors import HandlerError, LeaseLost, RefoldError, SchemaMismatch, StoreCorrupt, StoreError
 from ..events.log import Log
 from ..events.store import Append, Store, Unit
 from ..events.stream import Tail, chain
@@ -38,6 +38,8 @@ POLL_S = 0.02
 PAGE = 500
 """Runs taken from `work` per look."""
 CLOCK_JUMP_S = 1.0
+RETRY_S = 1.0
+"""Pause before a run that could not be read is loaded again."""
 
 Workflows = Mapping[tuple[str, str], Workflow[Any, Any]]
 
@@ -180,9 +182,12 @@ class Worker:
     async def _load_safely(self, run_id: str) -> None:
         try:
             await self._load(run_id)
-        except StoreError as error:
-            _log.error("run %s cannot be read: %s", run_id, error)
+        except (StoreCorrupt, SchemaMismatch) as error:
             self._block(run_id, error)
+        except StoreError as error:
+            _log.error("run %s cannot be read, trying again: %s", run_id, error)
+            self._look_at = 0.0
+            self._loop.call_later(RETRY_S, self.enqueue, run_id)
         except RefoldError as error:
             self._block(run_id, error)
 
@@ -339,6 +344,7 @@ class Worker:
                 self.look()
         except StoreError as error:
             _log.error("the store cannot be read: %s", error)
+            self._look_at = 0.0
         drift = self._measure_drift()
         if abs(drift - self._drift) > CLOCK_JUMP_S:
             self._drift = drift
