@@ -1,5 +1,7 @@
 """The proof that nothing was changed: every row against its hash, every stream and the log without a gap."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from .errors import StoreCorrupt
@@ -18,8 +20,10 @@ class Verified(Struct, frozen=True):
     """Sentences that name stream, version and position; empty when all is well. One per stream at most."""
 
 
-def verify(store: Store) -> Verified:
+def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> Verified:
     """Read the whole log once and check it. Raises `StoreCorrupt` when it cannot even be read.
+
+    `progress` is told from time to time how many events were checked, and how many there are.
 
     The chain of hashes shows what was changed, moved or removed inside a stream; dense positions
     show what was removed at its end; the tails show an index that no longer agrees with the rows.
@@ -29,6 +33,8 @@ def verify(store: Store) -> Verified:
     while rows := store.scan(check.position, _BATCH):
         for row in rows:
             check.row(row)
+        if progress is not None:
+            progress(check.events, max(end, check.events))
     if check.position < end:
         check.gap(end + 1)
     for stream, tail in check.tails.items():

@@ -41,9 +41,7 @@ def verify(args: argparse.Namespace, screen: Screen) -> int:
 def _verify_with_progress(store: Store, screen: Screen) -> Verified:
     with screen.live() as live:
         try:
-            total = store.position()
-            live.update((f"verifying {count(total, 'event')} …", "dim"))
-            return verify_log(store)
+            return verify_log(store, _progress(live, "verifying the hash of every event"))
         except StoreCorrupt as error:  # not even readable: that is an answer, not a failure of the command
             return Verified(0, 0, (str(error),))
 

@@ -11,20 +11,23 @@ from typing import Any
 from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.workflow import Workflow
-from ..events.errors import ConfigurationError, HandlerError, RunCancelled, RunFailed
-from .exits import FAILED, OK, TERMINATED
+from ..events.errors import (
+    ConfigurationError,
+    HandlerError,
+    NonDeterminismError,
+    RefoldError,
+    RunCancelled,
+    RunFailed,
+)
+from .exits import FAILED, INTERRUPTED, OK, TERMINATED
 from .following import Following
 from .loading import load_workflows
 from .screen import Screen, complain
 from .sending import parse_json, principal
 from .stores import store_url
-from .text import as_json, visible
+from .text import as_json, count, visible
 
 LOOK_S = 0.1
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived, and the engine has shut down."""
 
 
 def run(args: argparse.Namespace, screen: Screen) -> int:
@@ -32,11 +35,8 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     flow, flows = load_workflows(args.target)
     arguments = _arguments(args.input)
     labels = dict(_label(text) for text in args.label)
-    try:
-        return asyncio.run(_run(args, screen, flow, flows, arguments, labels))
-    except Terminated:
-        complain("stopped by SIGTERM; the run goes on when the command is given again")
-        return TERMINATED
+    every = flows if flow in flows else [flow, *flows]
+    return asyncio.run(_run(args, screen, flow, every, arguments, labels))
 
 
 def _arguments(text: str | None) -> list[Any] | None:
@@ -60,31 +60,29 @@ def _label(text: str) -> tuple[str, str]:
 
 
 async def _run(
-    args: argparse.Namespace, screen: Screen, flow: Workflow[Any, Any], flows: list[Workflow[Any, Any]],
+    args: argparse.Namespace, screen: Screen, flow: Workflow[Any, Any], every: list[Workflow[Any, Any]],
     arguments: list[Any] | None, labels: dict[str, str],
 ) -> int:  # fmt: skip
-    url = store_url(args.store)
-    every = flows if flow in flows else [flow, *flows]
     progress = Screen(sys.stderr)
-    async with Engine(url, workflows=every) as engine:
-        main = asyncio.current_task()
-        assert main is not None
-        terminated = False
+    main = asyncio.current_task()
+    assert main is not None
+    code = INTERRUPTED
 
-        def stop() -> None:
-            nonlocal terminated
-            terminated = True
-            main.cancel()
+    def terminate() -> None:
+        nonlocal code
+        code = TERMINATED
+        main.cancel()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-        try:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        async with Engine(store_url(args.store), workflows=every) as engine:
+            args.known = args.id is not None and bool(engine.store.read(args.id, 0, 1))
             handle = await _start(engine, args, flow, arguments, labels)
+            args.id = handle.id
             return await _watch(engine, handle, args, screen, progress)
-        except asyncio.CancelledError:
-            _say_how_to_go_on(args, url, progress)
-            if terminated:
-                raise Terminated from None
-            raise
+    except asyncio.CancelledError:  # Ctrl-C cancels, too; by now the engine has shut down
+        _say_how_to_go_on(args, progress)
+        return code
 
 
 async def _start(
@@ -92,7 +90,7 @@ async def _start(
     labels: dict[str, str],
 ) -> Handle[Any]:  # fmt: skip
     """A new run; or, without `--input`, the one that has this id already, whatever its input was."""
-    if args.id is not None and arguments is None and "/" not in args.id:
+    if args.known and arguments is None and "/" not in args.id:
         work = engine.store.work(args.id)
         if work is not None and work.workflow == flow.name:
             return await engine.get(args.id)
@@ -104,36 +102,34 @@ async def _start(
 async def _watch(
     engine: Engine, handle: Handle[Any], args: argparse.Namespace, screen: Screen, progress: Screen
 ) -> int:
-    args.id = handle.id
     following = asyncio.create_task(_follow(engine, handle.id, args, progress))
+    failure: RefoldError | None = None
     try:
-        result: Any = await handle.result()
-        outcome, code = {"status": "completed", "result": result}, OK
-    except RunFailed as error:
-        outcome, code = {"status": "failed", "error": {"type": error.type, "message": error.message}}, FAILED
-        failure: Exception | None = error
-    except RunCancelled as error:
-        outcome, code = {"status": "cancelled", "reason": error.reason}, FAILED
-        failure = error
-    except HandlerError as error:
-        attention = "diverged" if type(error).__name__ == "NonDeterminismError" else "blocked"
-        outcome, code = (
-            {"status": attention, "error": {"type": type(error).__name__, "message": str(error)}},
-            FAILED,
-        )
-        failure = error
-    else:
-        failure = None
+        outcome: dict[str, Any] = {"status": "completed", "result": await handle.result()}
+    except (RunFailed, RunCancelled, HandlerError) as error:
+        failure, outcome = error, _outcome(error)
     finally:
         following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await asyncio.wait([following])
+        if not following.cancelled() and (trouble := following.exception()) is not None:
+            complain(f"the progress could not be shown: {trouble}", progress)
     if args.json:
         screen.raw(as_json({"run": handle.id, **outcome}))
     elif failure is not None:
         complain(failure)
     else:
         screen.raw(as_json(outcome["result"]))
-    return code
+    return OK if failure is None else FAILED
+
+
+def _outcome(error: RefoldError) -> dict[str, Any]:
+    """For `--json`: how the run ended, or why it cannot go on."""
+    if isinstance(error, RunFailed):
+        return {"status": "failed", "error": {"type": error.type, "message": error.message}}
+    if isinstance(error, RunCancelled):
+        return {"status": "cancelled", "reason": error.reason}
+    status = "diverged" if isinstance(error, NonDeterminismError) else "blocked"
+    return {"status": status, "error": {"type": type(error).__name__, "message": str(error)}}
 
 
 async def _follow(engine: Engine, run_id: str, args: argparse.Namespace, progress: Screen) -> None:
@@ -142,8 +138,9 @@ async def _follow(engine: Engine, run_id: str, args: argparse.Namespace, progres
         return
     following = Following(engine.store, run_id)
     following.read()
-    if following.version > 3:
-        progress.print((f"{visible(run_id)} goes on: ", "bold"), f"{following.ended} steps are done already")
+    if args.known:
+        steps = count(following.ended, "step")
+        progress.print((visible(run_id), "bold"), f" goes on: {steps} done before are not run again")
     hinted: set[int] = set()
     with progress.live() as live:
         while not following.over:
@@ -152,25 +149,17 @@ async def _follow(engine: Engine, run_id: str, args: argparse.Namespace, progres
             for wait, name in following.waits.items():
                 if wait not in hinted and not following.running:
                     hinted.add(wait)
-                    command = [
-                        "refold",
-                        "signal",
-                        run_id,
-                        name,
-                        "--payload",
-                        "JSON",
-                        "--store",
-                        store_url(args.store),
-                    ]
+                    command = ["refold", "signal", run_id, name, "--store", store_url(args.store)]
                     progress.print("  waits for event ", (visible(name), "bold"), ("; send it with", "dim"))
-                    progress.print("    ", visible(shlex.join(command)))
+                    progress.print("    ", visible(shlex.join(command)), ("  (and --payload JSON)", "dim"))
             live.update(following.line())
             await asyncio.sleep(LOOK_S)
 
 
-def _say_how_to_go_on(args: argparse.Namespace, url: str, progress: Screen) -> None:
+def _say_how_to_go_on(args: argparse.Namespace, progress: Screen) -> None:
     if args.id is None:
+        complain("stopped", progress)
         return
-    command = ["refold", "run", args.target, "--id", args.id, "--store", url]
+    command = ["refold", "run", args.target, "--id", args.id, "--store", store_url(args.store)]
     complain("stopped; everything done so far is stored. It goes on with", progress)
     progress.print("  ", visible(shlex.join(command)))

@@ -211,7 +211,7 @@ def draw(
     screen: Screen, rows: Sequence[Lane], start: datetime, end: datetime, marks: Sequence[Mark] = ()
 ) -> None:
     """Print the lanes with their bars from `start` to `end`, the marks pointed at, and a legend."""
-    named = [(_name(lane), _attempts(lane), seconds(lane.active_s), usd(lane.cost)) for lane in rows]
+    named = [(_name(lane), _attempts(lane), seconds(_time(lane, end)), usd(lane.cost)) for lane in rows]
     header = ("step", "attempts", "time", "cost")
     widths = [
         max(len(header[i]), *(len(row[i]) for row in named)) if named else len(header[i]) for i in range(4)
@@ -235,6 +235,12 @@ def draw(
 
 def _name(lane: Lane) -> str:
     return f"{lane.name} {TIMES}{lane.steps}" if lane.steps > 1 else lane.name.removesuffix("#1")
+
+
+def _time(lane: Lane, end: datetime) -> float:
+    """Seconds of all its attempts, those that still run included."""
+    open_since = [segment.start for segment in lane.segments if segment.end is None]
+    return lane.active_s + sum((end - start).total_seconds() for start in open_since)
 
 
 def _attempts(lane: Lane) -> str:

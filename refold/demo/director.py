@@ -6,6 +6,7 @@ import contextlib
 import select
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -109,7 +110,9 @@ class Demo:
     def _first_worker(self, kill_at: int) -> None:
         self._spawn(str(kill_at))
         with self.screen.live() as live:
-            self._follow(live, until_waiting=False)
+            self._follow(live, until_waiting=True)
+        if self.process is not None and self.process.poll() is None:  # it did not die: do not wait for ever
+            self.process.terminate()
         code = self._end()
         self.killed_at = to_datetime(SystemClock().now())
         if code != -9:
@@ -189,12 +192,13 @@ class Demo:
     def _ask(self) -> bool | None:
         """The answer given here; None when somebody gave one from another terminal meanwhile."""
         command = f"{report.refold()} signal {self.run_id} {EVENT} --payload '{{\"approved\": true}}'"
-        self.screen.print(
-            ("             or from another terminal: ", "dim"),
-            f"{command} --store {report.quoted(self.path)}",
-        )
-        prompt = "             [y/N] "
-        self.screen.stream.write(prompt)
+        self.screen.print(("             answer here, or from another terminal with", "dim"))
+        self.screen.print(f"  {command} --store {report.quoted(self.path)}")
+        if sys.stdin.isatty():
+            termios.tcflush(
+                sys.stdin, termios.TCIFLUSH
+            )  # a key pressed before the question is no answer to it
+        self.screen.stream.write("             [y/N] ")
         self.screen.flush()
         while not select.select([sys.stdin], [], [], LOOK_S * 2)[0]:
             self.following.read()

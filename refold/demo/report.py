@@ -48,7 +48,8 @@ def quoted(path: Path) -> str:
 def title(screen: Screen, folder: Path) -> None:
     """The first lines."""
     screen.print(("refold demo", "bold"), ("  one run, one kill -9, one log", "dim"))
-    screen.print((f"  A release of Refold's own source; everything goes to {quoted(folder)}", "dim"))
+    screen.print(("  A release of Refold's own source. Only the prices and the registry are made up;", "dim"))
+    screen.print((f"  everything goes to {quoted(folder)}", "dim"))
     screen.print()
 
 
@@ -86,7 +87,7 @@ def finale(
     status = "green" if run["status"] == "completed" else "red"
     screen.print(
         (run_id, "bold"), "  ", (run["status"], status), f"  {verdict}  {seconds(run['wall_s'])}  ",
-        timeline.summary(run), f"  {usd(run['cost_usd'])}", (" (made-up prices)", "dim"),
+        timeline.summary(run), f"  {usd(run['cost_usd'])}",
     )  # fmt: skip
     screen.print()
     timeline.draw(screen, timeline.lanes(steps, events), start, end, [Mark(killed_at, "kill -9")])
