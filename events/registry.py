@@ -69,7 +69,9 @@ def _upcast(tag: str, state: bytes, where: object) -> Event:
     while tag in _upcasters:
         tag, lift = _upcasters[tag]
         body = lift(body)
-    return msgspec.convert(body, TYPES[tag])
+    # Not `msgspec.convert`: it refuses to make a `Raw`, and most events have one.
+    event: Event = _decoders[tag].decode(_encode(body))
+    return event
 
 
 def register_upcaster(old: str, new: str, lift: Upcaster) -> None:

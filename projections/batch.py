@@ -120,25 +120,23 @@ def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Route
         for decode, group in pairs:
             event = decode(entry.state)
             for reader, creates in group:
-                if not (outside and reader.runs_only):
-                    _fold_one(reader, entry, event, creates)
+                if outside and reader.runs_only:
+                    continue
+                keys = reader.keys(entry, event)
+                if len(keys) != 1:
+                    _fold_many(reader, keys, entry, event, creates)
+                    continue
+                key, rows = keys[0], reader.rows
+                row = None if creates else rows.get(key, _ABSENT)
+                (rows[key],) = reader.fold([reader.row(key) if row is _ABSENT else row], entry, event)
+                reader.dirty[key] = None
 
 
-def _fold_one(reader: Reader, entry: Entry, event: Any, creates: bool) -> None:
-    keys = reader.keys(entry, event)
-    rows, dirty = reader.rows, reader.dirty
-    if len(keys) == 1:
-        key = keys[0]
-        row = None if creates else rows.get(key, _ABSENT)
-        if row is _ABSENT:
-            row = reader.row(key)
-        (rows[key],) = reader.fold([row], entry, event)
-        dirty[key] = None
-    elif keys:
+def _fold_many(reader: Reader, keys: Sequence[Key], entry: Entry, event: Any, creates: bool) -> None:
+    if keys:
         now = reader.fold([None if creates else reader.row(key) for key in keys], entry, event)
-        for key, row in zip(keys, now, strict=True):
-            rows[key] = row
-            dirty[key] = None
+        reader.rows.update(zip(keys, now, strict=True))
+        reader.dirty.update(dict.fromkeys(keys))
 
 
 def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Routes) -> None:
@@ -146,7 +144,7 @@ def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: 
     for entry in entries:
         try:
             lifted = entry if entry.tag in by_tag else _lifted(entry)
-        except StoreCorrupt as error:
+        except ValueError as error:
             for reader in readers:
                 reader.park(entry, error)
             continue
@@ -189,7 +187,7 @@ def _fold_one_carefully(reader: Reader, entry: Entry, event: Any, creates: bool)
         reader.dirty.update(dict.fromkeys(keys))
 
 
-def check_values(table: Table, key: Key, values: tuple[Value, ...]) -> None:
+def check_values(table: Table, key: Key, values: Sequence[Any]) -> None:
     """Raises ValueError for what the table would not take."""
     if values[: len(table.key)] != key:
         raise ValueError(f"{table.name}: fold returned the row {values[: len(key)]} for the key {key}")
@@ -200,7 +198,7 @@ def check_values(table: Table, key: Key, values: tuple[Value, ...]) -> None:
             value.encode()  # a lone surrogate has no UTF-8 form: UnicodeEncodeError is a ValueError
             fits = True
         else:
-            fits = isinstance(value, float | bytes) or abs(value) < 2**63
+            fits = isinstance(value, float | bytes) or (isinstance(value, int) and abs(value) < 2**63)
         if not fits:
             raise ValueError(f"{table.name}.{column.name} ({column.type}) cannot hold {value!r}")
 
@@ -215,6 +213,8 @@ def _lifted(entry: Entry) -> Entry | None:
         event = decode_event(entry.tag, entry.state, f"{entry.stream}@{entry.version}")
     except UnknownEvent:
         return None
+    except StoreCorrupt as error:  # of one event: no reason to stop the others, as an error of the store is
+        raise ValueError(str(error)) from error
     return entry._replace(tag=event.TAG, state=encode_event(event))
 
 

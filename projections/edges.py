@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from ..events.stream import Row as Entry
 from . import reading as r
-from .projection import Index, Key, Scope, Table, column, table
+from .projection import Key, Scope, Table, column, table
 
 
 class EdgeRow(Struct, gc=False):
@@ -33,7 +33,6 @@ class StepEdges:
         "step_edges",
         EdgeRow,
         key=("run_id", "to_step", "from_step"),
-        indexes=(Index(("run_id", "from_step")),),
         narrow=True,
     )
 

@@ -125,7 +125,7 @@ class StepCancelled(Seen, frozen=True, gc=False):
 class StepLate(Seen, frozen=True, gc=False):
     step: int
     attempt: int
-    result: Raw | None = None
+    result: Raw = Raw(b"null")
     error: Failure | None = None
 
 

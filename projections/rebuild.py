@@ -1,6 +1,8 @@
 """Building read models anew beside the live ones: to replace them, or to prove them equal to the log."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from sqlite3 import Connection
 from typing import Any
@@ -106,12 +108,25 @@ def rebuild(
 def _run(runner: Runner, log: Log, progress: Progress | None, until: int | None = None) -> int:
     done = 0
     while True:
-        folded = runner.catch_up(BATCH, until=until)
+        with _without_gc():
+            folded = runner.catch_up(BATCH, until=until)
         done += folded
         if progress is not None and folded:
             progress(done, max(done, log.position() if until is None else until))
         if not folded and runner.position >= (log.position() if until is None else until):
             return done
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """A fold makes thousands of values and no cycles; looking for cycles costs it 5 of 29 µs an event."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _swap(views: Views, chosen: Sequence[Projection]) -> bool:

@@ -112,27 +112,15 @@ def _trace_id(run_id: str, key: str) -> str:
 def _scheduled(rows: Group, run_id: str, event: r.StepScheduled) -> None:
     args, kwargs, key = text(event.args), text(event.kwargs), event.key
     ordinal = key.rpartition("#")[2]
-    rows[0] = StepRow(
-        run_id,
-        event.step,
-        0,
-        key=key,
-        name=event.name,
-        kind=event.kind,
-        ordinal=int(ordinal) if ordinal.isdecimal() else 0,
-        iteration=event.iteration,
-        task=event.task,
-        site=event.site,
-        pure=int(event.pure),
-        args=args,
-        kwargs=kwargs,
-        args_hash=sha256((args + kwargs).encode()).hexdigest()[:16],
-        scheduled_at=utc(event.at),
-        max_attempts=event.max_attempts,
-        timeout_s=event.timeout_s,
-        idempotency_key=f"{run_id}/{key}",
-        trace_id=_trace_id(run_id, key),
-    )
+    row = rows[0] = StepRow(run_id, event.step, 0)
+    row.key, row.name, row.kind = key, event.name, event.kind
+    row.ordinal = int(ordinal) if ordinal.isdecimal() else 0
+    row.iteration, row.task, row.site, row.pure = event.iteration, event.task, event.site, int(event.pure)
+    row.args, row.kwargs = args, kwargs
+    row.args_hash = sha256((args + kwargs).encode()).hexdigest()[:16]
+    row.scheduled_at = utc(event.at)
+    row.max_attempts, row.timeout_s = event.max_attempts, event.timeout_s
+    row.idempotency_key, row.trace_id = f"{run_id}/{key}", _trace_id(run_id, key)
 
 
 def _started(rows: Group, run_id: str, event: r.StepStarted) -> None:
@@ -149,28 +137,17 @@ def _started(rows: Group, run_id: str, event: r.StepStarted) -> None:
 
 
 def _afresh(row: StepRow) -> StepRow:
-    """The next attempt at the same call."""
-    return StepRow(
-        row.run_id,
-        row.step,
-        0,
-        key=row.key,
-        name=row.name,
-        kind=row.kind,
-        ordinal=row.ordinal,
-        iteration=row.iteration,
-        task=row.task,
-        site=row.site,
-        pure=row.pure,
-        args=row.args,
-        kwargs=row.kwargs,
-        args_hash=row.args_hash,
-        scheduled_at=row.scheduled_at,
-        max_attempts=row.max_attempts,
-        timeout_s=row.timeout_s,
-        idempotency_key=row.idempotency_key,
-        trace_id=row.trace_id,
-    )
+    """The next attempt at the same call: what the call said, and nothing of what came of it."""
+    new = StepRow(row.run_id, row.step, 0)
+    for name in _OF_THE_CALL:
+        setattr(new, name, getattr(row, name))
+    return new
+
+
+_OF_THE_CALL = (
+    "key", "name", "kind", "ordinal", "iteration", "task", "site", "pure", "args", "kwargs", "args_hash",
+    "scheduled_at", "max_attempts", "timeout_s", "idempotency_key", "trace_id",
+)  # fmt: skip
 
 
 def _latest(rows: Group, event: Any) -> StepRow:
