@@ -311,7 +311,7 @@ class Engine:
     async def end_of(self, run_id: str) -> Event:
         """Wait for a run's end and return the event."""
         while (end := self._stored_end(run_id)) is None:
-            if self._worker is not None:
+            if self._worker is not None and not self._worker.closing:
                 return await self._worker.end_of(run_id)
             await asyncio.sleep(POLL_S)
         return end

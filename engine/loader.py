@@ -34,6 +34,7 @@ class History:
         self.claim: t.RunClaimed | None = None
         self.attention = "none"
         self.signal_ids: set[str] = set()
+        self._last: Row | None = None
         self._step_facts: list[Row] = []
         self._scheduled_at: dict[int, int] = {}
 
@@ -46,6 +47,7 @@ class History:
             elif tag not in _SKIPPED:
                 self._add(decode_event(tag, row.state, row), row.version)
         if rows:
+            self._last = rows[-1]
             self.tail = Tail(rows[-1].version, rows[-1].hash)
 
     def _add(self, event: Event, version: int) -> None:
@@ -106,7 +108,8 @@ class History:
     @property
     def last_at(self) -> datetime:
         """Time of the last event read."""
-        return self.events[-1].at
+        last = self._last
+        return self.events[-1].at if last is None else decode_event(last.tag, last.state, last).at
 
 
 def read_history(store: Store, run_id: str) -> Iterator[History]:

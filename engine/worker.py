@@ -16,7 +16,15 @@ from msgspec import structs
 
 from ..events import types as t
 from ..events.clock import Clock, new_event_id, to_datetime
-from ..events.errors import HandlerError, LeaseLost, RefoldError, SchemaMismatch, StoreCorrupt, StoreError
+from ..events.errors import (
+    HandlerError,
+    LeaseLost,
+    RefoldError,
+    SchemaMismatch,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+)
 from ..events.log import Log
 from ..events.store import Append, Store, Unit
 from ..events.stream import Tail, chain
@@ -38,6 +46,8 @@ POLL_S = 0.02
 PAGE = 500
 """Runs taken from `work` per look."""
 CLOCK_JUMP_S = 1.0
+SWEEP_S = 1.0
+"""How often, while others write, to look for runs that nobody executes any more."""
 RETRY_S = 1.0
 """Pause before a run that could not be read is loaded again."""
 
@@ -72,20 +82,26 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = float("inf")
+        self._sweep, self._swept = False, 0.0
         self._drift = self._measure_drift()
 
     # ---- life
 
     def start(self) -> None:
         """Begin to execute: recover what was running, then follow the store."""
+        self._take_running()
+        self.look()
+        self._tasks.append(self._loop.create_task(self._load_queue(), name="refold-loader"))
+        self._timer = self._loop.call_later(POLL_S, self._tick)
+
+    def _take_running(self) -> None:
+        """Have every run that is in the middle of something brought back, unless it is here."""
+        self._sweep, self._swept = False, monotonic()
         after = ""
         while page := self.store.running(after, PAGE):
             for run_id in page:
                 self.enqueue(run_id)
             after = page[-1]
-        self.look()
-        self._tasks.append(self._loop.create_task(self._load_queue(), name="refold-loader"))
-        self._timer = self._loop.call_later(POLL_S, self._tick)
 
     async def close(self, grace: float) -> None:
         """Start nothing new, give bodies `grace` seconds, record what was cut off, store everything."""
@@ -303,6 +319,11 @@ class Worker:
                 self._timer.cancel()
             for run_id in list(self._ends):
                 self._fail_waiters(run_id, error)
+            for live in list(self.live.values()):
+                live.alarms.clear()
+                if live.undurable == 0:
+                    del self.live[live.run_id]
+                    live.leave()
 
     def _let_go(self, live: LiveRun | None) -> None:
         if live is not None:
@@ -340,8 +361,16 @@ class Worker:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(POLL_S, self._tick)
         try:
-            if self.store.changed() or self.clock.now() >= self._look_at:
+            if not self.store.holding():
+                self._retire(StoreBusy(f"another process has taken over {self.store.url}: ask there"))
+                return
+            if self.store.changed():
+                self._sweep = True
                 self.look()
+            elif self.clock.now() >= self._look_at:
+                self.look()
+            if self._sweep and monotonic() - self._swept > SWEEP_S:  # a zombie may have left a run behind
+                self._take_running()
         except StoreError as error:
             _log.error("the store cannot be read: %s", error)
             self._look_at = 0.0
