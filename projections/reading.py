@@ -196,7 +196,7 @@ _READ: dict[str, type[Seen]] = {
 _ELSEWHERE = ("signal.sent", "cancel.sent", "key.taken")
 """Tags of inboxes and of start keys."""
 
-EVENTS = {tag: _READ.get(tag, Seen) for tag in TYPES if tag not in _ELSEWHERE}
+EVENTS: dict[str, type[Struct]] = {tag: _READ.get(tag, Seen) for tag in TYPES if tag not in _ELSEWHERE}
 """Every tag of a run's own stream; of those that change nothing but the run's last event, only `at`."""
 
 
