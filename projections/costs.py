@@ -1,13 +1,14 @@
 """`costs`: money and tokens by run, step, model and day."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from types import MappingProxyType
+from typing import Annotated
 
 from msgspec import Struct
 
 from ..events.stream import Row as Entry
 from . import money, reading as r
-from .projection import Index, Key, Scope, Table, column, table
+from .projection import Events, Index, Key, Scope, Table, column, table
 from .reading import utc
 
 
@@ -35,7 +36,7 @@ class Costs:
     version = 1
     scope: Scope = "runs"
     creates: frozenset[str] = frozenset()
-    events: ClassVar = {"cost.recorded": r.CostRecorded}
+    events: Events = MappingProxyType({"cost.recorded": r.CostRecorded})
     table: Table = table(
         "costs",
         CostRow,

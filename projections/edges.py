@@ -1,13 +1,14 @@
 """`step_edges`: which steps' results the handler had when it called a step."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from types import MappingProxyType
+from typing import Annotated
 
 from msgspec import Struct
 
 from ..events.stream import Row as Entry
 from . import reading as r
-from .projection import Key, Scope, Table, column, table
+from .projection import Events, Key, Scope, Table, column, table
 
 
 class EdgeRow(Struct, gc=False):
@@ -28,7 +29,7 @@ class StepEdges:
     version = 1
     scope: Scope = "runs"
     creates = frozenset({"step.scheduled"})
-    events: ClassVar = {"step.scheduled": r.StepScheduled}
+    events: Events = MappingProxyType({"step.scheduled": r.StepScheduled})
     table: Table = table(
         "step_edges",
         EdgeRow,

@@ -20,6 +20,8 @@ Value = None | int | float | str | bytes
 """What SQLite and PostgreSQL both keep as it is."""
 Key = tuple[Any, ...]
 """Values of a row's key columns, in the table's order."""
+Events = Mapping[str, type[Struct]]
+"""Tags, and what to decode the events under each into."""
 Form = Literal["", "json", "money", "flag", "run_status", "step_status", "attention", "hidden"]
 """How the read API shows a column: parsed JSON, `Decimal`, `bool`, an enum, or not at all."""
 Scope = Literal["runs", "all"]
@@ -138,7 +140,7 @@ class Projection(Protocol):
     def table(self) -> Table: ...
 
     @property
-    def events(self) -> Mapping[str, type[Struct]]:
+    def events(self) -> Events:
         """The tags it reads, and what to decode each into: a type of `events.types`, or a Struct of its
         own with only the fields it needs (msgspec skips the others)."""
         ...

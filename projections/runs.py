@@ -7,7 +7,7 @@ import msgspec
 
 from ..events.stream import Row as Entry
 from . import money, reading as r
-from .projection import Index, Key, Scope, Table, Value, table
+from .projection import Events, Index, Key, Scope, Table, Value, table
 from .reading import microseconds, text, utc
 from .run_row import Open, RunRow
 
@@ -276,7 +276,7 @@ class Runs:
     version = 1
     scope: Scope = "runs"
     creates = frozenset({"run.started"})
-    events = r.EVENTS
+    events: Events = r.EVENTS
     table: Table = table(
         "runs",
         RunRow,

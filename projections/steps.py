@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable, Sequence
 from hashlib import sha1, sha256
-from typing import Annotated, Any, ClassVar
+from types import MappingProxyType
+from typing import Annotated, Any
 
 from msgspec import Struct, json
 
 from ..events.stream import Row as Entry
 from . import money, reading as r
-from .projection import Index, Key, Scope, Table, column, table
+from .projection import Events, Index, Key, Scope, Table, column, table
 from .reading import microseconds, text, utc
 
 
@@ -271,7 +272,7 @@ class Steps:
     version = 1
     scope: Scope = "runs"
     creates = frozenset({"step.scheduled"})
-    events: ClassVar = {tag: r.EVENTS[tag] for tag in _FOLDS}
+    events: Events = MappingProxyType({tag: r.EVENTS[tag] for tag in _FOLDS})
     table: Table = table(
         "steps",
         StepRow,

@@ -263,11 +263,10 @@ def attempt_row(
     retries, costs = of(mine, t.StepAttemptFailed), of(mine, t.CostRecorded)
     models = [e.model for e in costs if e.model]
     crashed = bool(ends) and isinstance(ends[0], t.StepInterrupted) and ends[0].reason == "crash"
-    known = bool(ends) and began is not None and not crashed
     return row | {
         "status": attempt_status(ends, bool(began), latest),
         "ended_at": iso(ends[0].at) if ends else None,
-        "duration_s": (ends[0].at - began).total_seconds() if known else None,
+        "duration_s": (ends[0].at - began).total_seconds() if ends and began and not crashed else None,
         "result": value(results[0].result) if results else None,
         **{f"error_{f}": getattr(error, f, None) for f in ("type", "message")},
         "error_class": error.error_class if error else None,

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from refold.events.sqlite import SQLiteStore
@@ -72,4 +73,9 @@ def report(log: str) -> None:
 
 
 if __name__ == "__main__":
-    {"catch_up": catch_up, "die_in_write": die_in_write, "report": report}[sys.argv[1]](*sys.argv[2:])
+    programs: dict[str, Callable[..., None]] = {
+        "catch_up": catch_up,
+        "die_in_write": die_in_write,
+        "report": report,
+    }
+    programs[sys.argv[1]](*sys.argv[2:])

@@ -1,7 +1,8 @@
 """Projections that only tests have, and what tests ask of tables."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from types import MappingProxyType
+from typing import Annotated, Any
 
 from msgspec import Struct
 
@@ -11,7 +12,7 @@ from refold.events.store import Append, Store, Unit
 from refold.events.stream import Row, Tail, row_hash
 from refold.events.types import Event
 from refold.projections.core import CORE
-from refold.projections.projection import Key, Projection, Scope, Table, column, table
+from refold.projections.projection import Events, Key, Projection, Scope, Table, column, table
 from refold.projections.runner import Runner
 from refold.projections.views import Views
 
@@ -32,13 +33,13 @@ class Names:
     version = 1
     scope: Scope = "runs"
     creates: frozenset[str] = frozenset()
-    events: ClassVar = {"step.scheduled": t.StepScheduled}
+    events: Events = MappingProxyType({"step.scheduled": t.StepScheduled})
     table: Table = table("names", NameRow, key=("name",))
 
-    def keys(self, entry: Row, event: t.StepScheduled) -> Sequence[Key]:
+    def keys(self, entry: Row, event: Any) -> Sequence[Key]:
         return ((event.name,),)
 
-    def fold(self, rows: list[Any], entry: Row, event: t.StepScheduled) -> Sequence[Any]:
+    def fold(self, rows: list[Any], entry: Row, event: Any) -> Sequence[Any]:
         row = rows[0] or NameRow(event.name)
         row.calls += 1
         return (row,)
@@ -50,7 +51,7 @@ class WiderNames(Names):
     version = 2
     table: Table = table("names", WiderRow, key=("name",))
 
-    def fold(self, rows: list[Any], entry: Row, event: t.StepScheduled) -> Sequence[Any]:
+    def fold(self, rows: list[Any], entry: Row, event: Any) -> Sequence[Any]:
         row = rows[0] or WiderRow(event.name)
         row.calls += 1
         row.longest = max(row.longest, len(event.args))

@@ -106,8 +106,7 @@ class Story:
 
     def begin(self, step: int | None = None) -> None:
         waiting = self.queued | self.backoff
-        if step is None:
-            step = self.pick(waiting)
+        step = int(self.pick(waiting)) if step is None else step
         attempt = waiting[step] + 1
         self.queued.pop(step, None)
         self.backoff.pop(step, None)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from msgspec import Raw, structs
@@ -19,7 +20,7 @@ from refold.events.memory import MemoryStore
 from refold.events.sqlite import SQLiteStore
 from refold.events.store import Store
 from refold.projections.core import CORE
-from refold.projections.projection import Projection
+from refold.projections.projection import Projection, Scope
 from refold.projections.rebuild import check, rebuild
 from refold.projections.runner import Runner
 from refold.projections.runs import RUNS
@@ -62,7 +63,7 @@ def test_it_catches_up_in_slices_and_says_how_far_it_is(store: Store, views: Vie
 def test_a_projection_that_joins_later_is_brought_up_first(store: Store, views: Views) -> None:
     fill(store)
     before = caught_up(store, views).position
-    fill(store=_Suffixed(store), seed=2)
+    write(store, {f"{run_id}-b": events for run_id, events in stories(2, 4, 40).items()}, random.Random(2))
     runner = Runner(store, views, (*CORE, Names()))
     assert runner.position == 0
     while runner.catch_up(7):
@@ -71,30 +72,10 @@ def test_a_projection_that_joins_later_is_brought_up_first(store: Store, views: 
     assert check(store, views, (*CORE, Names())) == []
 
 
-class _Suffixed:
-    """A store that gives streams other names, so a second set of stories fits beside the first."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def commit(self, units: Sequence[Any]) -> Any:
-        renamed = []
-        for unit in units:
-            (one,) = unit.appends
-            rows = [row._replace(stream=f"{row.stream}-b") for row in one.rows]
-            renamed.append(
-                structs.replace(unit, appends=(structs.replace(one, stream=f"{one.stream}-b", rows=rows),))
-            )
-        return self._store.commit(renamed)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-
 def test_inboxes_and_keys_are_folded_only_for_those_who_ask(store: Store, views: Views) -> None:
     class Mail(Names):
-        scope = "all"
-        events: ClassVar = {"signal.sent": t.SignalSent, "key.taken": t.KeyTaken}
+        scope: Scope = "all"
+        events = MappingProxyType({"signal.sent": t.SignalSent, "key.taken": t.KeyTaken})
 
         def keys(self, entry: Any, event: Any) -> Sequence[Any]:
             return ((entry.stream,),)
@@ -104,7 +85,7 @@ def test_inboxes_and_keys_are_folded_only_for_those_who_ask(store: Store, views:
 
     class Deaf(Mail):
         name = "deaf"
-        scope = "runs"
+        scope: Scope = "runs"
         table = structs.replace(Mail.table, name="deaf")
 
     append(store, "r", started())
