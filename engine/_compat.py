@@ -153,6 +153,12 @@ def forget(task: asyncio.Task[Any]) -> None:
         state.cancel_scope._tasks.discard(task)
 
 
+def keep_for_ever(coro: Any) -> None:
+    """Never let a coroutine be finalized that swallows every exception: closing it would loop without end."""
+    ctypes = import_module("ctypes")
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))  # a reference of ours would go when Python exits
+
+
 def collecting() -> bool:
     """True while the cyclic garbage collector runs on this thread: what ends now ends at a random moment."""
     return _collecting == threading.get_ident()

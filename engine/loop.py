@@ -312,7 +312,10 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
             for _ in range(self.MAX_CLOSES):
                 # Not coro.close(): that leaves an async generator which is being waited for to the collector.
                 task._context.run(coro.throw, Evicted(TOKEN))
-        except Evicted:
+            _compat.keep_for_ever(coro)
+            note = f"task {task.path} swallows every exception: it could not be unwound, its memory is lost"
+            self.errors.append({"message": note, "task": task.path})
+        except (Evicted, StopIteration):
             pass
         except Exception as error:
             note = f"cleanup of task {task.path} raised while it was unwound"

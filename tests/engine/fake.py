@@ -4,13 +4,13 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from refold.engine.loop import Future, Loop, Task, Timer
 
 Handler = Callable[["Context"], Coroutine[Any, Any, Any]]
 Event = tuple[Any, ...]
-"""("start", t) · ("done", number, value, t) · ("fail", number, t) · ("fire", number, t) · ("cancel", reason, t)"""
+"""("start", t) · ("done", number, value, t) · ("fail" or "fire", number, t) · ("cancel", reason, t)"""
 
 
 class StepFailed(Exception):
@@ -20,8 +20,8 @@ class StepFailed(Exception):
 class Command:
     """Something the handler asked for; it has a number once its activation is over."""
 
-    def __init__(self, kind: str, what: Any, target: Any = None) -> None:
-        self.kind, self.what, self.target = kind, what, target
+    def __init__(self, kind: str, what: Any, target: Any, path: str) -> None:
+        self.kind, self.what, self.target, self.path = kind, what, target, path
         self.number, self.dropped = 0, False
 
     def __str__(self) -> str:
@@ -48,6 +48,8 @@ class Context:
 class FakeRun:
     """Live state of one handler."""
 
+    alive: ClassVar[list["FakeRun"]] = []
+
     def __init__(self, handler: Handler, run_id: str = "r1", seed: int = 0x1234_5678_9ABC_DEF0) -> None:
         self.handler, self.run_id = handler, run_id
         self.loop = Loop(self, seed)
@@ -58,6 +60,7 @@ class FakeRun:
         self.pending: dict[int, Command] = {}
         self.closed = False
         self._emitted: list[Command] = []
+        self.alive.append(self)
 
     # what the loop calls
 
@@ -102,6 +105,11 @@ class FakeRun:
             self.feed(event)
         return self
 
+    @classmethod
+    def evict_all(cls) -> None:
+        while cls.alive:
+            cls.alive.pop().loop.evict()
+
     def numbers(self, kind: str) -> list[int]:
         return [number for number, command in self.pending.items() if command.kind == kind]
 
@@ -129,8 +137,7 @@ class FakeRun:
 
     def _emit(self, kind: str, what: Any, target: Any = None) -> Command:
         task = asyncio.current_task(self.loop)
-        command = Command(kind, what, target)
-        command.path = task.path if isinstance(task, Task) else ""  # type: ignore[attr-defined]
+        command = Command(kind, what, target, task.path if isinstance(task, Task) else "")
         self._emitted.append(command)
         return command
 
@@ -143,7 +150,7 @@ class FakeRun:
     def _commit(self) -> None:
         for command in self._emitted:
             if not command.dropped:
-                self.commands.append((len(self.history), command.kind, command.what, command.path))  # type: ignore[attr-defined]
+                self.commands.append((len(self.history), command.kind, command.what, command.path))
                 command.number = len(self.commands)
                 if command.target is not None:
                     self.pending[command.number] = command
