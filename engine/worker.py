@@ -17,6 +17,7 @@ from msgspec import structs
 from ..events import types as t
 from ..events.clock import Clock, new_event_id, to_datetime
 from ..events.errors import (
+    ConfigurationError,
     HandlerError,
     LeaseLost,
     RefoldError,
@@ -122,9 +123,10 @@ class Worker:
             for live in [*self.live.values(), *self._lost.values()]:
                 live.leave()
             self.live.clear()
-            for waiters in self._ends.values():
-                for waiter in waiters:
-                    waiter.cancel()
+            for run_id in list(self._ends):  # not a CancelledError: nobody has cancelled who waits
+                goes_on = "it goes on when an engine executes this store again"
+                closed = ConfigurationError(f"the engine was closed before run {run_id} ended; {goes_on}")
+                self._fail_waiters(run_id, closed)
             self._watchdog.close()
             self.bodies.threads.close()
 

@@ -1,0 +1,37 @@
+"""What goes into the fork server and what comes out."""
+
+from typing import Any
+
+import msgspec
+
+
+class Case(msgspec.Struct, kw_only=True):
+    """Processes that execute one run after another died, until it has ended."""
+
+    folder: str
+    flow: str
+    kills: tuple[int, ...] = ()
+    """At which moment each process but the last dies."""
+    synced: bool = False
+    """Whether every commit waits for the disk."""
+    cheat: str = ""
+    """Name of a sabotage, of `cheats.py`."""
+    reference: str = ""
+    """File with the normal form of the run that nobody killed; written when it does not exist."""
+    stranger: int = 0
+    stranger_kind: str = "twin"
+    letters_at: tuple[int, ...] = ()
+    """Moments of the first process at which another process sends the run an event."""
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of a case."""
+
+    problems: list[str]
+    deaths: list[str]
+    """At which moments processes died."""
+    moments: int
+    """How many moments the last process passed."""
+    commits: int = 0
+    refused: int = 0
+    result: Any = None

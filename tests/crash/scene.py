@@ -1,0 +1,92 @@
+"""Where a crash test takes place: a folder with the store, what bodies did, and what was acknowledged.
+
+A process of such a test passes *moments* at which it may be told to die: before, inside and after every
+append, at the beginning and the end of every body. The files are written with O_APPEND, so what a killed
+process had said stays said.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RUN = "run"
+"""Id of the run under test."""
+
+
+class Scene:
+    """The folder of one case, seen from one process."""
+
+    def __init__(self, folder: Path, kill_at: int = 0) -> None:
+        self.folder = folder
+        self.store_path = folder / "log.db"
+        self.kill_at = kill_at
+        """Number of the moment at which this process dies; 0: it lives."""
+        self.moments = 0
+        self.at_moment: Callable[[str], None] = lambda label: None
+        """Called at every moment, before it may be the last."""
+
+    # ---- moments
+
+    def moment(self, label: str) -> None:
+        """One more moment; perhaps the last."""
+        self.moments += 1
+        self.at_moment(label)
+        if self.moments == self.kill_at:
+            self.say("deaths", label)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    # ---- what outlives the process
+
+    def say(self, file: str, *what: Any) -> None:
+        """Append a JSON line to a file."""
+        line = json.dumps([os.getpid(), *what]).encode() + b"\n"
+        fd = os.open(self.folder / file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(fd, line)
+        os.close(fd)
+
+    def heard(self, file: str) -> list[list[Any]]:
+        """The lines of a file, without the process ids."""
+        path = self.folder / file
+        return [json.loads(line)[1:] for line in path.read_text().splitlines()] if path.exists() else []
+
+    # ---- what is durable, asked with a connection of its own
+
+    def ask(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query on the log as any other process sees it."""
+        connection = sqlite3.connect(self.store_path, isolation_level=None)
+        try:
+            return connection.execute(query, parameters).fetchall()
+        finally:
+            connection.close()
+
+    def count(self, run_id: str, tag: str, **fields: Any) -> int:
+        """How many events of this tag with these fields are durable in the run's stream."""
+        rows = self.ask("SELECT state FROM stored_events WHERE originator_id = ? AND topic = ?", run_id, tag)
+        events = [json.loads(state) for (state,) in rows]
+        return sum(all(event.get(k, 1) == v for k, v in fields.items()) for event in events)
+
+    def number_of(self, run_id: str, key: str) -> int:
+        """The number of a step by its key; 0 when its call is not durable."""
+        rows = self.ask(
+            "SELECT state FROM stored_events WHERE originator_id = ? AND topic = 'step.scheduled'", run_id
+        )
+        return next((e["step"] for (state,) in rows if (e := json.loads(state))["key"] == key), 0)
+
+
+_here: Scene | None = None
+
+
+def here() -> Scene:
+    """The scene of this process."""
+    assert _here is not None, "this process has no scene"
+    return _here
+
+
+def enter(scene: Scene) -> None:
+    """Make it the scene of this process."""
+    global _here
+    _here = scene
