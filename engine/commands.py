@@ -6,13 +6,13 @@ when the activation ends, one sequence for steps, timers and waits of a run.
 
 from collections.abc import Callable
 from datetime import datetime
-from types import FrameType
 from typing import Any
 
 from msgspec import Raw
 
 from ..events import codec, types as t
 from ..events.clock import to_datetime
+from ..events.errors import ValueRefused
 from ..events.types import Event
 from .loop import Future, Task, Timer
 from .step import Step
@@ -73,12 +73,15 @@ class StepCommand(Command):
 
     def _same_values(self, event: t.StepScheduled) -> bool:
         """Sets and dicts may come in another order in another process and still be the same values."""
-        if not (codec.same_value(event.kwargs, self.kwargs) or self.kwargs == event.kwargs):
+        if codec.same_value(event.args, self.args) and codec.same_value(event.kwargs, self.kwargs):
+            return True
+        try:
+            decode, count = self.step.decode_call, self.count
+            return codec.same_decoded(
+                decode(event.args, event.kwargs, count), decode(self.args, self.kwargs, count)
+            )
+        except ValueRefused:
             return False
-        return codec.same_value(event.args, self.args) or self._same_decoded(event)
-
-    def _same_decoded(self, event: t.StepScheduled) -> bool:
-        return codec.same_value(event.args, self.args, self.step.parameter_types(self.count))
 
     def event(self, head: dict[str, Any]) -> Event:
         options = self.step.options
@@ -224,11 +227,3 @@ def short(args: Raw, kwargs: Raw) -> str:
     """Arguments for a message."""
     text = f"arguments {clip(args)}"
     return text if bytes(kwargs) == b"{}" else f"{text} {clip(kwargs)}"
-
-
-def call_site(frame: FrameType | None) -> str:
-    """`file.py:41` of a frame; empty when there is none."""
-    if frame is None:
-        return ""
-    path = frame.f_code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
-    return f"{path}:{frame.f_lineno}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
-_ENGINE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_HIDDEN: tuple[str, ...] = (os.path.dirname(os.path.abspath(__file__)) + os.sep,)
 # They hide what they wait for; the collector still sees it.
 _OPAQUE = ("async_generator_asend", "async_generator_athrow", "anext_awaitable", "coroutine_wrapper")
 _SHOWN = 5
@@ -44,6 +44,16 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     state: str
     waiting_on: str
     frames: tuple[Frame, ...]
+
+
+def call_site(frame: FrameType | None) -> str:
+    """`file.py:41` of a frame, or of the first one above it outside the engine; empty when there is none."""
+    while frame is not None and not _is_shown(frame):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    path = frame.f_code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{path}:{frame.f_lineno}"
 
 
 def snapshots(loop: Any) -> list[Snapshot]:
@@ -110,7 +120,7 @@ def _step(awaitable: Any) -> tuple[FrameType | None, Any]:
 
 
 def _is_shown(frame: FrameType) -> bool:
-    return not frame.f_code.co_filename.startswith(_ENGINE)
+    return not frame.f_code.co_filename.startswith(_HIDDEN)
 
 
 def _frame(frame: FrameType) -> Frame:

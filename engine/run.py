@@ -9,7 +9,6 @@ import contextvars
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from types import FrameType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,7 +24,6 @@ from .commands import (
     StepCommand,
     TimerCommand,
     WaitCommand,
-    call_site,
     command_number,
 )
 from .context import Context
@@ -91,15 +89,14 @@ class Run:
     # ---- what the handler asks for
 
     def call_step(
-        self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType | None
+        self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], site: str
     ) -> Future:
         """Issue a call of a step; the future gets its result."""
         self._check_open()
         packed, named = encode_call(step.name, args, kwargs)
         future = self.loop.create_future()
         command = StepCommand(step, len(args), packed, named, future, asyncio.current_task(self.loop))  # type: ignore[arg-type]
-        if frame is not None:
-            command.site = call_site(frame)
+        command.site = site
         future.command = command
         self._issued.append(command)
         return future

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from ..events import codec
 from ..events.errors import ConfigurationError, ValueRefused
+from .inspect import call_site
 from .loop import running
 from .names import check_name
 
@@ -111,10 +112,13 @@ class Step(Generic[P, R]):
         loop = running()
         if loop is None:
             return self._run_here(*args, **kwargs)
-        return self._record(loop.owner, args, kwargs)
+        run: Any = loop.owner
+        # Here and not when the coroutine runs: as a task of its own it is called by asyncio.
+        site = "" if run.replaying else call_site(sys._getframe(1))
+        return self._record(run, site, args, kwargs)
 
-    async def _record(self, run: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        result: R = await run.call_step(self, args, kwargs, None if run.replaying else sys._getframe(1))
+    async def _record(self, run: Any, site: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        result: R = await run.call_step(self, args, kwargs, site)
         return result
 
     async def _run_here(self, *args: Any, **kwargs: Any) -> R:

@@ -20,6 +20,7 @@ REMEDY = (
     "return plain data (dict, list, str, int, float, bool, None), a dataclass, a msgspec.Struct, "
     "an enum, datetime, Decimal, UUID or bytes, or convert it first"
 )
+TOO_DEEP = "nested too deeply, or contains itself; flatten it"
 MAX_BYTES = 64 * 1024 * 1024
 """Largest value in bytes; above it the step fails and nothing is written."""
 
@@ -35,12 +36,13 @@ def encode(value: Any, what: str = "value", *, max_bytes: int = MAX_BYTES) -> Ra
     """
     try:
         data = _encode(value)
+        # Looking through it recurses in Python, which from 3.12 on gives up long before msgspec does.
+        path = _not_finite(value) if b"null" in data else ""
     except RecursionError as error:
-        raise ValueRefused(f"{what} is nested too deeply, or contains itself; flatten it") from error
+        raise ValueRefused(f"{what} is {TOO_DEEP}") from error
     except Exception as error:
-        path, found = _culprit(value)
-        raise ValueRefused(f"{what} at {path}: {found or error}; {REMEDY}", path) from error
-    if b"null" in data and (path := _not_finite(value)):
+        raise _refused(value, what, error) from error
+    if path:
         raise ValueRefused(
             f"{what} at {path} is NaN or infinite, which JSON cannot carry; use None or a string", path
         )
@@ -50,6 +52,14 @@ def encode(value: Any, what: str = "value", *, max_bytes: int = MAX_BYTES) -> Ra
             "store it elsewhere and return a reference"
         )
     return Raw(data)
+
+
+def _refused(value: Any, what: str, error: Exception) -> ValueRefused:
+    try:
+        path, found = _culprit(value)
+    except RecursionError:
+        return ValueRefused(f"{what} is {TOO_DEEP}")
+    return ValueRefused(f"{what} at {path}: {found or error}; {REMEDY}", path)
 
 
 def decoder(annotation: Any) -> Callable[[bytes | Raw, str], Any]:
@@ -95,6 +105,11 @@ def same_value(one: bytes | Raw, other: bytes | Raw, annotation: Any = Any) -> b
         return _canonical(read(one, "value")) == _canonical(read(other, "value"))
     except ValueRefused:
         return False
+
+
+def same_decoded(one: Any, other: Any) -> bool:
+    """Whether two decoded values have the same JSON, object keys and sets in any order."""
+    return _canonical(one) == _canonical(other)
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
