@@ -63,11 +63,12 @@ def snapshots(loop: Any) -> list[Snapshot]:
 
 def snapshot(task: Any) -> Snapshot:
     """The state of one task."""
-    stack = list(_stack(task.get_coro()))
+    coro = task.get_coro()
+    stack = list(_stack(coro))
     waiter = task._fut_waiter if not task.done() else None
     if task.done():
         state = "done"
-    elif not stack or stack[0].f_lasti < 0:
+    elif not (getattr(coro, "cr_suspended", True) or getattr(coro, "cr_running", False)):
         state = "new"
     else:
         state = "ready" if waiter is None else "suspended"
@@ -144,8 +145,9 @@ def _describe(waiter: Any, stack: list[FrameType]) -> str:
         return str(command)
     children = getattr(waiter, "_children", None)
     if isinstance(children, list):
-        parts = [_describe(child, []) for child in children[:_SHOWN] if not child.done()]
-        more = len(children) - _SHOWN
+        pending = [child for child in children if not child.done()]
+        parts = [_describe(child, []) for child in pending[:_SHOWN]]
+        more = len(pending) - _SHOWN
         return f"gather({', '.join(parts)}{f', … {more} more' if more > 0 else ''})"
     if isinstance(waiter, asyncio.Task):
         return f"task {getattr(waiter, 'path', waiter.get_name())}"

@@ -12,11 +12,10 @@ import anyio
 import anyio.lowlevel
 
 Node = list[Any]
-LEAVES = ("step", "step", "step", "sleep", "asleep", "fail", "qput", "qget", "setev", "waitev", "yields")
-LEAVES += ("rand",)
+LEAVES = ("step", "step", "yields", "sleep", "asleep", "fail", "qput", "qget", "setev", "waitev", "rand")
 ONE = ("timeout", "moveon", "failafter", "waitfor", "cleanup", "limiter", "lock", "trycancel", "shield")
-MANY = ("seq", "gather", "gather_rx", "tg", "atg", "wait1", "race", "ascomp", "ascomp_bare", "agen")
-MANY += ("stream", "atg_cancel", "cancelkids")
+MANY = ("seq", "gather", "gather_rx", "tg", "atg", "atg_cancel", "stream", "agen", "wait1", "race")
+TASKS = ("ascomp", "ascomp_bare", "cancelkids")
 
 
 class Boom(Exception):
@@ -29,7 +28,7 @@ def generate(rng: random.Random, depth: int = 0, budget: list[int] | None = None
     budget[0] -= 1
     if depth > 5 or budget[0] <= 0 or (depth and rng.random() < 0.15):
         return [rng.choice(LEAVES), rng.randint(0, 3)]
-    operation = rng.choice(ONE + MANY)
+    operation = rng.choice(ONE + MANY + TASKS)
     children = 1 if operation in ONE else rng.randint(2, 4)
     return [operation, rng.randint(0, 3)] + [generate(rng, depth + 1, budget) for _ in range(children)]
 

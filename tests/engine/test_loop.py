@@ -2,10 +2,6 @@
 
 import asyncio
 import math
-from asyncio import as_completed, wait_for
-from collections.abc import Callable, Coroutine
-from inspect import iscoroutinefunction, signature
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -13,9 +9,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from refold.engine import _compat
-from refold.engine.loop import Evicted, Loop, Task, running
-from refold.events.errors import ConfigurationError, ForbiddenInHandler, HandlerStuck
+from refold.engine.loop import Task
+from refold.events.errors import HandlerStuck
 from tests.engine.fake import Context, FakeRun
 
 
@@ -346,7 +341,7 @@ def test_a_cancelled_scope_reaches_a_task_between_two_polls() -> None:
         async with anyio.create_task_group() as group:
 
             async def poll() -> None:
-                while True:
+                while True:  # noqa: ASYNC110 - the point
                     await asyncio.sleep(0)
 
             group.start_soon(poll)
@@ -358,7 +353,7 @@ def test_a_cancelled_scope_reaches_a_task_between_two_polls() -> None:
 
 def test_a_handler_that_never_waits_is_stuck_and_says_where() -> None:
     async def handler(ctx: Context) -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - the point
             await asyncio.sleep(0)
 
     run = FakeRun(handler)

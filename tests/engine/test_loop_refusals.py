@@ -120,7 +120,7 @@ def test_touching_a_handler_from_outside_is_refused() -> None:
         events[1].set()
 
     one, two = FakeRun(handler).start(), FakeRun(handler).start()
-    with pytest.raises(ForbiddenInHandler, match="from outside of it .*send it a signal"):
+    with pytest.raises(ForbiddenInHandler, match=r"from outside of it .*send it a signal"):
         events[0].set()
     other = FakeRun(meddler).start().main  # … nor from another run's handler
     assert other is not None
