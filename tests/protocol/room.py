@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import anyio
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from refold import Context, Engine, Retry, step, workflow
 from refold.engine.bodies import current_step
@@ -25,7 +25,7 @@ from refold.events.types import Event
 from refold.events.verify import verify
 from refold.events.work import WorkFold
 
-from .simulation import Door, SimClock, SimLoop
+from .simulation import PROCESS, Door, SimClock, SimLoop
 
 FAULTS = ["ok", "failed", "lost answer", "blind", "overtaken"]
 
@@ -237,8 +237,6 @@ class Room:
 
     def began(self, pure: bool) -> None:
         info = current_step()
-        from .simulation import PROCESS
-
         body = info._body
         intended = any(
             isinstance(e, t.StepStarted) and e.id == body.started_id for e in self.events(info.run_id)
@@ -344,9 +342,7 @@ class Room:
         assert max(single.values(), default=1) == 1, single
 
 
-def _raw(number: int) -> Any:
-    from msgspec import Raw
-
+def _raw(number: int) -> Raw:
     return Raw(b"%d" % number)
 
 

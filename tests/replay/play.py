@@ -46,7 +46,7 @@ class World:
         self.count = self.signals = 0
         started = t.RunStarted(
             workflow=workflow.name, workflow_version=workflow.version, args=workflow.encode_args(tuple(args)),
-            seed=rng.getrandbits(62), **self.head(),
+            seed=rng.getrandbits(62), runtime=workflow.runtime, **self.head(),
         )  # fmt: skip
         self.run = Run(workflow, f"run-{started.seed}", started)
         self.history = History(self.run.run_id, [])
