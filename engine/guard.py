@@ -83,7 +83,7 @@ def arm(function: Callable[..., Any]) -> bool:
     all six tool ids of `sys.monitoring` are taken.
     """
     monitoring: Any = getattr(sys, "monitoring", None)
-    tool = None if monitoring is None else _tool(monitoring)
+    tool = monitoring and _tool(monitoring)
     if tool is None:
         return False
     waiting = [inspect.unwrap(function).__code__]

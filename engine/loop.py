@@ -83,8 +83,7 @@ class _Nobody:
         pass
 
 
-# Any: a checker would take the generated refusals for missing abstract methods.
-_AbstractLoop: Any = asyncio.AbstractEventLoop
+_AbstractLoop: Any = asyncio.AbstractEventLoop  # Any: checkers do not see the generated refusals
 
 
 class Loop(_AbstractLoop):  # type: ignore[misc]
@@ -93,13 +92,13 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
     All methods of AbstractEventLoop that are not defined here refuse with ForbiddenInHandler.
     """
 
-    MAX_CALLBACKS = 200_000
+    MAX_CALLBACKS: int = 200_000
     """Callbacks in one activation before the handler counts as stuck (plus 16 for each task it has)."""
-    MAX_REDELIVERIES = 64
+    MAX_REDELIVERIES: int = 64
     """Rounds of anyio's cancellation retries with nothing else to do, before they wait for the next event."""
-    MAX_REFUSALS = 1_000
+    MAX_REFUSALS: int = 1_000
     """Refusals in one eviction, after which a handler that swallows them is let go instead of hanging us."""
-    MAX_CLOSES = 100
+    MAX_CLOSES: int = 100
     """Attempts to unwind a coroutine that goes on awaiting."""
 
     def __init__(self, owner: Owner, seed: int) -> None:
@@ -355,8 +354,8 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         if _get_running_loop() is not self:
             return
         if _compat.collecting():  # at a random moment: closing it now would differ in every process
-            note = f"{generator!r} was left to the garbage collector: close it with contextlib.aclosing()"
-            self.errors.append({"message": note})
+            note = "was left to the garbage collector: close it with contextlib.aclosing()"
+            self.errors.append({"message": f"{generator!r} {note}"})
         elif not self.evicting:
             self.create_task(generator.aclose())
         else:

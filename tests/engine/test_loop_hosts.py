@@ -1,4 +1,4 @@
-"""A handler runs the same in any host: asyncio, uvloop, debug mode, eager tasks, a thread, another handler."""
+"""A handler runs the same in any host: asyncio, uvloop, debug mode, eager tasks, a thread, a handler."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from refold.engine import _compat
@@ -57,7 +58,7 @@ async def _anyio_task() -> Any:
     async with anyio.create_task_group() as group:
         group.start_soon(anyio.sleep, 0)
         with anyio.fail_after(9):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             return play(handler, 3)
 
 

@@ -190,8 +190,8 @@ def test_other_loops_behave_as_before() -> None:
         assert hash(gathered) == object.__hash__(gathered)
         await gathered
         assert asyncio.current_task() in asyncio.all_tasks()
-        async with anyio.create_task_group() as group:
-            plain = type(group.cancel_scope) is type(scope)
+        group = anyio.create_task_group()
+        plain = type(group.cancel_scope) is type(scope)
         threaded = await anyio.to_thread.run_sync(int)
         return results, type(scope).__module__, plain, threaded, await asyncio.wait_for(one(5), 1)
 
