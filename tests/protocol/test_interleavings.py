@@ -182,6 +182,12 @@ BY_HAND: dict[str, Scenario] = {
         [1],
         [],
     ),
+    "a zombie ends a run for which somebody waits elsewhere": Scenario(
+        [owner(at=2.0, unaware=9.0), owner(at=3.0)],
+        [Message(2.8, 0, "result", 1, False), Message(3.1, 0, "cancel", 3, False)],
+        [2],
+        [],
+    ),
     "answers lost while signals come": Scenario(
         [owner(faults=LOSING)], [message(tenth / 10) for tenth in range(1, 9)], [1], []
     ),

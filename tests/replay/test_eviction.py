@@ -75,9 +75,9 @@ def test_eviction_closes_every_frame_and_nothing_stays_behind(
     for workflow_, history in histories():
         run = suspended(workflow_, history)
         loops.append(weakref.ref(run.loop))
-        coroutines = [task.get_coro() for task in run.loop.tasks]
+        coroutines: list[Any] = [task.get_coro() for task in run.loop.tasks]
         run.evict()
-        assert not [c for c in coroutines if c is not None and c.cr_frame is not None], history.run_id
+        assert not [coroutine for coroutine in coroutines if coroutine.cr_frame is not None], history.run_id
         del run, coroutines
     gc.collect()
     assert not [loop for loop in loops if loop() is not None]
