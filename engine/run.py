@@ -121,8 +121,9 @@ class Run:
             raise
 
     def _check_open(self) -> None:
-        self.loop.refuse_if_evicting()
-        if self.closed or not self.loop.active:
+        if self.loop.evicting:
+            self.loop.refuse_if_evicting()  # returns only to a handler that swallows it: it must suspend
+        elif self.closed or not self.loop.active:
             raise ForbiddenInHandler(
                 f"run {self.run_id}: `ctx` or a step was used outside its handler; "
                 "send the run an event instead (`engine.signal`)"
@@ -228,7 +229,10 @@ class Run:
         self.timers.clear()
         self.waits.clear()
         self.closed = True
+        issued = len(self._issued)
         self.loop.close_tasks(list(self.loop.tasks))
+        while len(self._issued) > issued:
+            self._issued.pop()  # from tasks that would not end
 
     def _end(self) -> EndCommand:
         main = self._main
