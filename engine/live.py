@@ -272,9 +272,18 @@ class LiveRun:
 
     def rearm(self) -> None:
         """The clock has jumped: wait anew for what the log says."""
-        for number in self.alarms.numbers():
+        self._arm(self.alarms.numbers())
+
+    def _arm(self, numbers: Sequence[int]) -> None:
+        """Earliest first: of those that are overdue the host then rings in this order."""
+        for number in sorted(numbers, key=self._due):
             self.arm_timer(number)
             self.flight.arm_retry(number)
+
+    def _due(self, number: int) -> float:
+        timer, pause = self.run.timers.get(number), self.flight.attempts.get(number)
+        due = timer.due_at if timer is not None else pause.retry_at if pause is not None else None
+        return due.timestamp() if due is not None else 0.0
 
     def _timer_due(self, number: int) -> None:
         if self.lost or self.run.closed:
@@ -301,9 +310,7 @@ class LiveRun:
         self.append_commands([*notes, *cut])
         repeat = [step for step in unknown if self.run.steps[step].step.options.repeats_unknown]
         self.flight.start_again(sorted([*again, *repeat]))
-        for number in waiting:
-            self.arm_timer(number)
-            self.flight.arm_retry(number)
+        self._arm(waiting)
         for step in unknown:
             if step not in repeat and step in self.run.steps:
                 self.flight.recover(step)
