@@ -129,7 +129,8 @@ class Flight:
         """Append a fact about an attempt; from any thread."""
         live = self._live
         if get_ident() != live.host.thread_id:
-            body.loop.call_soon_threadsafe(body.owner.record, body, kind, fields)
+            # The owner as it will be then: a rebuild may come in between.
+            body.loop.call_soon_threadsafe(lambda: body.owner.record(body, kind, fields))
             return
         about: dict[str, Any] = {"step": body.command.number, "attempt": body.attempt}
         live.note(kind(**about, **fields, **live.head(body.started_id)), urgent=False)

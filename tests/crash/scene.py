@@ -63,19 +63,18 @@ class Scene:
         finally:
             connection.close()
 
-    def count(self, run_id: str, tag: str, **fields: Any) -> int:
-        """How many events of this tag with these fields are durable in the run's stream."""
-        rows = self.ask("SELECT state FROM stored_events WHERE originator_id = ? AND topic = ?", run_id, tag)
-        events = [json.loads(state) for (state,) in rows]
-        return sum(all(event.get(k, 1) == v for k, v in fields.items()) for event in events)
+    def count(self, run_id: str, key: str, tag: str, attempt: int = 0) -> int:
+        """How many events of this tag about the step with this key (and this attempt) are durable."""
+        return int(self.ask(_COUNT, run_id, key, tag, attempt)[0][0])
 
-    def number_of(self, run_id: str, key: str) -> int:
-        """The number of a step by its key; 0 when its call is not durable."""
-        rows = self.ask(
-            "SELECT state FROM stored_events WHERE originator_id = ? AND topic = 'step.scheduled'", run_id
-        )
-        return next((e["step"] for (state,) in rows if (e := json.loads(state))["key"] == key), 0)
 
+_COUNT = """
+    SELECT COUNT(*) FROM stored_events AS call JOIN stored_events AS fact USING (originator_id)
+    WHERE originator_id = ? AND call.topic = 'step.scheduled'
+    AND json_extract(CAST(call.state AS TEXT), '$.key') = ? AND fact.topic = ?
+    AND json_extract(CAST(fact.state AS TEXT), '$.step') = json_extract(CAST(call.state AS TEXT), '$.step')
+    AND ? IN (0, IFNULL(json_extract(CAST(fact.state AS TEXT), '$.attempt'), 1))
+"""
 
 _here: Scene | None = None
 

@@ -20,10 +20,13 @@ import anyio._backends._asyncio  # noqa: F401 - warm: every child would import i
 import msgspec
 
 import refold.engine.engine
+from refold.engine import _compat
 from refold.engine.engine import Engine
+from refold.engine.loop import Loop
 from tests.crash import actors, cheats, checks
 from tests.crash.actors import SEED, MortalStore, SyncedStore
 from tests.crash.case import Case, Outcome
+from tests.crash.flows import ALL
 from tests.crash.scene import RUN, Scene, enter
 
 HANGS_S = 30
@@ -171,8 +174,16 @@ class Mail:
         return len(self._scene.heard("sent"))
 
 
+def warm_up() -> None:
+    """What every child would do for itself, as far as it needs no loop, no thread and no connection."""
+    _compat.install(Loop)
+    for flow in ALL:
+        assert flow.runtime
+
+
 def main() -> None:
     logging.disable(logging.WARNING)  # refused appends and rebuilds are what we are here for
+    warm_up()
     gc.freeze()
     decoder = msgspec.json.Decoder(Case)
     for line in sys.stdin:
