@@ -199,7 +199,10 @@ class Body:
             outcome = self._completed(value)
         except asyncio.CancelledError as error:
             outcome = self._cancelled(error)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # a person's Ctrl-C ends the program; what the body did is unknown
+            self.done = True
+            if not self.stopping:
+                self.owner.body_ended(self, Outcome("interrupted"))
             raise
         except BaseException as error:  # SystemExit and its like fail the step, not the process
             outcome = self._failed(error)

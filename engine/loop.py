@@ -228,10 +228,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         self._ready.append(handle)
 
     def drain(self) -> None:
-        """Run until nothing is ready. Call it inside `entered()`.
-
-        Raises HandlerStuck when the handler never becomes idle.
-        """
+        """Run until nothing is ready; only inside `entered()`. Raises HandlerStuck when that never happens."""
         ready, retries = self._ready, self._retries
         count = passes = idle = 0
         limit = self.MAX_CALLBACKS + 16 * len(self.tasks)
@@ -241,7 +238,10 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
             for _ in range(len(ready)):
                 handle = ready.popleft()
                 if not handle._cancelled:
-                    handle._run()
+                    try:
+                        handle._run()
+                    except SystemExit:  # asyncio lets it through to end the program; its task has it
+                        pass
                 del handle  # a traceback that passes here would keep the task which it belongs to
             # anyio cancels level-triggered, by trying again in every pass until the task has ended. Here it
             # may do so when there is nothing else to do, and now and then (a task that polls sleep(0) until

@@ -14,7 +14,7 @@ def check_name(value: Any, what: str) -> str:
     """The value, if it can be a name. Raises `ConfigurationError`."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST or not value.isprintable():
         raise ConfigurationError(
-            f"{what} {shown(value)}: expected text of 1 to {LONGEST} printable characters, got {_found(value)}"
+            f"{what} {shown(value)}: expected 1 to {LONGEST} printable characters, got {_found(value)}"
         )
     return value
 

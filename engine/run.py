@@ -372,20 +372,28 @@ def _failed(error: BaseException) -> EndCommand:
 
 
 def failure_of(error: BaseException, error_class: str = "error") -> t.Failure:
-    """An exception as the log keeps it."""
-    text = "".join(traceback.format_exception(error))
-    data = getattr(error, "data", None)
-    try:
-        packed = codec.encode(data)
-    except ValueRefused:
-        packed = codec.encode(repr(data))
+    """An exception as the log keeps it, whatever its own methods do."""
     return t.Failure(
-        type=type(error).__name__,
-        message=_clean(str(error))[:8_192],
+        type=type(error).__name__[:200],
+        message=_clean(_text_of(error))[:8_192],
         error_class=error_class,
-        traceback=_clean(text)[-8_192:],
-        data=packed,
+        traceback=_clean("".join(traceback.format_exception(error)))[-8_192:],
+        data=_data_of(error),
     )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"(its own text cannot be had: {type(fault).__name__})"
+
+
+def _data_of(error: BaseException) -> Raw:
+    try:
+        return codec.encode(getattr(error, "data", None))
+    except Exception as fault:  # a property may raise anything
+        return codec.encode(f"(cannot be stored: {_clean(_text_of(fault))[:8_192]})")
 
 
 def _clean(text: str) -> str:

@@ -42,8 +42,8 @@ class Retry(Struct, frozen=True, kw_only=True):
         pauses = 0 <= self.initial_interval < LONGEST_S and 0 <= self.max_interval < LONGEST_S
         if not (self.max_attempts >= 1 and pauses and self.backoff >= 1 and 0 <= self.jitter < 1):
             raise ConfigurationError(
-                f"{self}: expected max_attempts >= 1, intervals of 0 to {LONGEST_S:.0e} seconds, backoff >= 1, "
-                "0 <= jitter < 1"
+                f"{self}: expected max_attempts >= 1, backoff >= 1, 0 <= jitter < 1, "
+                f"intervals of 0 to {LONGEST_S:.0e} seconds"
             )
 
     def pause(self, failures: int, chance: float) -> float:

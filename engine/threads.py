@@ -69,7 +69,8 @@ def _settle(future: asyncio.Future[Any], outcome: Any, error: BaseException | No
         return
     if error is None:
         future.set_result(outcome)
-    elif isinstance(error, StopIteration):  # a future refuses it
-        future.set_exception(RuntimeError(f"the step raised StopIteration({error.value!r})"))
+    elif isinstance(error, StopIteration | KeyboardInterrupt):
+        # A future refuses the one; the other ends the program, but Ctrl-C never strikes in a thread.
+        future.set_exception(RuntimeError(f"the step raised {error!r}"))
     else:
         future.set_exception(error)

@@ -47,7 +47,7 @@ class WorkFold:
         self.due: float | None = None
         self.seen = self.generation = 0
         self.open: set[int] = set()
-        """Steps that are scheduled, neither ended nor waiting for a retry."""
+        """Steps that are scheduled, neither ended nor waiting for a retry; 0 stands for a stuck handler."""
         self.backoffs: dict[int, float] = {}
         self.timers: dict[int, float] = {}
 
@@ -120,6 +120,11 @@ def _claimed(fold: WorkFold, event: t.RunClaimed) -> None:
     fold.state, fold.generation = "running", event.generation
 
 
+def _attended(fold: WorkFold, event: t.RunAttention) -> None:
+    """A stuck handler has its cause, but its commands are still to come: its next owner must look at it."""
+    (fold.open.add if event.kind == "stuck" else fold.open.discard)(0)
+
+
 def _ended(fold: WorkFold, event: Event) -> None:
     fold.state, fold.status = "done", event.TAG.removeprefix("run.")
 
@@ -139,6 +144,7 @@ _CHANGES: dict[type[Event], Callable[[WorkFold, Any], None]] = {
     t.InboxSkipped: _mail_seen,
     t.RunStarted: _started,
     t.RunClaimed: _claimed,
+    t.RunAttention: _attended,
     t.RunCompleted: _ended,
     t.RunFailed: _ended,
     t.RunCancelled: _ended,
