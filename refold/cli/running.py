@@ -79,6 +79,8 @@ async def _run(
             args.known = args.id is not None and bool(engine.store.read(args.id, 0, 1))
             handle = await _start(engine, args, flow, arguments, labels)
             args.id = handle.id
+            if args.known:  # replay it now, though it may only wait: changed code is to be told at once
+                engine.worker.recovery.enqueue(handle.id)
             return await _watch(engine, handle, args, screen, progress)
     except asyncio.CancelledError:  # Ctrl-C cancels, too; by now the engine has shut down
         _say_how_to_go_on(args, progress)
@@ -102,7 +104,8 @@ async def _start(
 async def _watch(
     engine: Engine, handle: Handle[Any], args: argparse.Namespace, screen: Screen, progress: Screen
 ) -> int:
-    following = asyncio.create_task(_follow(engine, handle.id, args, progress))
+    told = Progress(engine, args, progress)
+    following = asyncio.create_task(told.follow())
     failure: RefoldError | None = None
     try:
         outcome: dict[str, Any] = {"status": "completed", "result": await handle.result()}
@@ -113,6 +116,7 @@ async def _watch(
         await asyncio.wait([following])
         if not following.cancelled() and (trouble := following.exception()) is not None:
             complain(f"the progress could not be shown: {trouble}", progress)
+        told.tell()
     if args.json:
         screen.raw(as_json({"run": handle.id, **outcome}))
     elif failure is not None:
@@ -132,28 +136,38 @@ def _outcome(error: RefoldError) -> dict[str, Any]:
     return {"status": status, "error": {"type": type(error).__name__, "message": str(error)}}
 
 
-async def _follow(engine: Engine, run_id: str, args: argparse.Namespace, progress: Screen) -> None:
-    """Say on the terminal what the run does; nothing when stderr goes elsewhere."""
-    if not progress.terminal:
-        return
-    following = Following(engine.store, run_id)
-    following.read()
-    if args.known:
-        steps = count(following.ended, "step")
-        progress.print((visible(run_id), "bold"), f" goes on: {steps} done before are not run again")
-    hinted: set[int] = set()
-    with progress.live() as live:
-        while not following.over:
-            for line in following.read():
-                progress.print("  ", line)
-            for wait, name in following.waits.items():
-                if wait not in hinted and not following.running:
-                    hinted.add(wait)
-                    command = ["refold", "signal", run_id, name, "--store", store_url(args.store)]
-                    progress.print("  waits for event ", (visible(name), "bold"), ("; send it with", "dim"))
-                    progress.print("    ", visible(shlex.join(command)), ("  (and --payload JSON)", "dim"))
-            live.update(following.line())
-            await asyncio.sleep(LOOK_S)
+class Progress:
+    """What the run does, told on the terminal; nothing when stderr goes elsewhere."""
+
+    def __init__(self, engine: Engine, args: argparse.Namespace, screen: Screen) -> None:
+        self.screen, self.store = screen, store_url(args.store)
+        self.following = Following(engine.store, args.id)
+        self._hinted: set[int] = set()
+        if screen.terminal and args.known:
+            self.following.read()
+            steps = count(self.following.ended, "step")
+            screen.print((visible(args.id), "bold"), f" goes on: {steps} done before are not run again")
+
+    async def follow(self) -> None:
+        """Until cancelled."""
+        with self.screen.live() as live:
+            while self.screen.terminal:
+                self.tell()
+                live.update(self.following.line())
+                await asyncio.sleep(LOOK_S)
+
+    def tell(self) -> None:
+        """Print what is new."""
+        if not self.screen.terminal:
+            return
+        for line in self.following.read():
+            self.screen.print("  ", line)
+        for wait, name in self.following.waits.items():
+            if wait not in self._hinted and not self.following.running:
+                self._hinted.add(wait)
+                command = ["refold", "signal", self.following.run_id, name, "--store", self.store]
+                self.screen.print("  waits for event ", (visible(name), "bold"), ("; send it with", "dim"))
+                self.screen.print("    ", visible(shlex.join(command)), ("  (and --payload JSON)", "dim"))
 
 
 def _say_how_to_go_on(args: argparse.Namespace, progress: Screen) -> None:

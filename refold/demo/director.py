@@ -43,6 +43,9 @@ def demo(args: argparse.Namespace, screen: Screen) -> int:
     show = Demo(Path(args.folder), stage, yes=args.yes)
     try:
         fine = show.play()
+        if args.json:
+            screen.raw(as_json(show.outcome()))
+        return OK if fine else FAILED
     except Stopped as stopped:
         stage.print(stage.mark(False), " ", visible(stopped))
         if args.json:
@@ -50,9 +53,6 @@ def demo(args: argparse.Namespace, screen: Screen) -> int:
         return FAILED
     finally:
         show.close()
-    if args.json:
-        screen.raw(as_json(show.outcome()))
-    return OK if fine else FAILED
 
 
 class Demo:
