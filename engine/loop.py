@@ -228,7 +228,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         self._ready.append(handle)
 
     def drain(self) -> None:
-        """Run until nothing is ready; only inside `entered()`. Raises HandlerStuck when that never happens."""
+        """Run until nothing is ready; only inside `entered()`. Raises HandlerStuck if it never is."""
         ready, retries = self._ready, self._retries
         count = passes = idle = 0
         limit = self.MAX_CALLBACKS + 16 * len(self.tasks)
@@ -241,7 +241,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
                     try:
                         handle._run()
                     except SystemExit:  # asyncio lets it through to end the program; its task has it
-                        pass
+                        continue
                 del handle  # a traceback that passes here would keep the task which it belongs to
             # anyio cancels level-triggered, by trying again in every pass until the task has ended. Here it
             # may do so when there is nothing else to do, and now and then (a task that polls sleep(0) until
