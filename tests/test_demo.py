@@ -196,6 +196,16 @@ def test_the_answer_may_come_from_another_terminal(asking: subprocess.Popen[str]
     assert run["signals"] == 1
 
 
+def test_a_second_demo_in_the_same_folder_waits_for_its_turn(
+    asking: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    done = play(tmp_path, "--yes")
+    assert done.returncode == 3
+    assert "is held by" in done.stderr
+    assert asking.poll() is None
+    assert len(runs(tmp_path, "waiting")) == 1
+
+
 def test_ctrl_c_leaves_no_process_and_the_next_demo_clears_up(
     asking: subprocess.Popen[str], tmp_path: Path
 ) -> None:

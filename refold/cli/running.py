@@ -111,6 +111,11 @@ async def _watch(
         outcome: dict[str, Any] = {"status": "completed", "result": await handle.result()}
     except (RunFailed, RunCancelled, HandlerError) as error:
         failure, outcome = error, _outcome(error)
+    except asyncio.CancelledError:
+        if progress.terminal:
+            grace = engine.settings.grace
+            complain(f"stopping; what runs gets {grace:g} s (Ctrl-C again: none)", progress)
+        raise
     finally:
         following.cancel()
         await asyncio.wait([following])

@@ -66,6 +66,8 @@ class Demo:
             raise ConfigurationError(f"--folder {folder}: {error.strerror}") from None
         self.path = folder / report.STORE
         self.store: Store = open_store(self.path)
+        self.store.hold("refold demo")  # refused while another demo plays in this folder
+        self.store.release()
         self._leave_nothing_behind()
         number = 1
         while self.store.work(f"release-{number}") is not None or (folder / f"release-{number}").exists():

@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..engine.engine import Engine
-from ..events.errors import RunCancelled
+from ..events.errors import RefoldError, RunCancelled
 from .effects import Doom
 from .flow import release
 
@@ -39,6 +39,9 @@ def main(arguments: list[str]) -> int:
         asyncio.run(work(store, run_id, folder, version))
     except KeyboardInterrupt:
         return 130
+    except RefoldError as error:
+        print(error, file=sys.stderr)
+        return 3
     return 0
 
 
