@@ -1,0 +1,186 @@
+"""Programs that tests of the engine run as processes of their own: `python -m tests.engine.children NAME …`.
+
+They talk over pipes: what happened is a line on stdout, what is to happen next is a line on stdin.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from refold import Context, Engine, RefoldError, Settings, step, workflow
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = Settings(projections=False, grace=0.2)
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+# ---- what they execute ----------------------------------------------------------------------------
+
+
+@step
+async def leave_mark(folder: str, name: str) -> str:
+    """One line per effect; then wait until the test lets go."""
+    with (Path(folder) / "effects").open("a") as file:
+        file.write(f"{os.getpid()} {name}\n")
+    say("marked", name)
+    while not (Path(folder) / f"go-{name}").exists():
+        await asyncio.sleep(0.01)
+    return name
+
+
+@step
+async def leave_mark_and_block(folder: str, name: str) -> str:
+    """The same, but the host loop gets no chance to look around before the body ends."""
+    with (Path(folder) / "effects").open("a") as file:
+        file.write(f"{os.getpid()} {name}\n")
+    say("marked", name)
+    while not (Path(folder) / f"go-{name}").exists():
+        time.sleep(0.01)
+    return name
+
+
+@workflow
+async def marks(ctx: Context, folder: str) -> Any:
+    first = await asyncio.gather(*[leave_mark(folder, name) for name in "abc"])
+    return [*first, await ctx.wait_for_event("end")]
+
+
+@workflow
+async def single(ctx: Context, folder: str) -> str:
+    name = await leave_mark(folder, "a")
+    return f"{name} {await ctx.wait_for_event('end')}"
+
+
+@workflow
+async def blocks(ctx: Context, folder: str) -> str:
+    name = await leave_mark_and_block(folder, "a")
+    return f"{name} {await ctx.wait_for_event('end')}"
+
+
+@workflow
+async def counts(ctx: Context, expected: int) -> list[Any]:
+    return [await ctx.wait_for_event("letter") for _ in range(expected)]
+
+
+WORKFLOWS = (marks, single, blocks, counts)
+
+
+# ---- programs -------------------------------------------------------------------------------------
+
+
+async def execute(url: str, name: str, folder: str) -> None:
+    """Start (or find) run `r` and wait for its result; say how that ended."""
+    flow = {"marks": marks, "single": single, "blocks": blocks}[name]
+    async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
+        say("owner", engine.worker.owner)
+        handle = await engine.start(flow, folder, id="r")
+        say("started")
+        try:
+            say("result", await handle.result())
+        except RefoldError as error:
+            say("error", type(error).__name__)
+            while not (Path(folder) / "go-home").exists():
+                await asyncio.sleep(0.01)
+    say("closed")
+
+
+async def start_and_die(url: str, folder: str) -> None:
+    """The process is killed right after `start` has returned."""
+    async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
+        await engine.start(single, folder, id="r")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def read_along(url: str) -> None:
+    """Look at run `r` while another process executes it, until its end; nothing may ever go back."""
+    async with Engine(url, workflows=WORKFLOWS, execute=False) as engine:
+        handle = await engine.get("r")
+        seen = 0
+        say("reading")
+        waiter = asyncio.ensure_future(handle.result())
+        while not waiter.done():
+            events = handle.events()
+            assert len(events) >= seen
+            seen = len(events)
+            await asyncio.sleep(0.005)
+        say(sorted(await waiter))
+        assert engine.verify("r").problems == ()
+
+
+async def write_along(url: str, name: str, count: str) -> None:
+    """Send run `r` so many letters."""
+    async with Engine(url, workflows=WORKFLOWS, execute=False) as engine:
+        for number in range(int(count)):
+            await engine.signal("r", "letter", f"{name}{number}", by=f"process {name}")
+    say("sent")
+
+
+async def never_ends(url: str) -> None:
+    """A step in a thread that does not end; the process does."""
+
+    @step
+    def stuck() -> None:
+        say("stuck")
+        threading.Event().wait()
+
+    @workflow(name="hangs")
+    async def hangs(ctx: Context) -> None:
+        await stuck()
+
+    async with Engine(url, workflows=[hangs], settings=Settings(projections=False, grace=0)) as engine:
+        await engine.start(hangs, id="r")
+        while not (live := engine.worker.live.get("r")) or not live.flight.bodies:
+            await asyncio.sleep(0.005)
+    say("closed")
+
+
+PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    program.__name__: program for program in (execute, start_and_die, read_along, write_along, never_ends)
+}
+
+
+# ---- the test's side ------------------------------------------------------------------------------
+
+
+@contextmanager
+def child(name: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run one beside the test; it does not outlive the block."""
+    command = [sys.executable, "-m", "tests.engine.children", name, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+
+
+def lines_until(process: subprocess.Popen[str], beginning: str | tuple[str, ...], count: int = 1) -> list[str]:
+    """What it says, up to the `count`-th line that begins so."""
+    assert process.stdout is not None
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line.rstrip("\n"))
+        count -= said[-1].startswith(beginning)
+        if not count:
+            return said
+    assert process.stderr is not None
+    raise AssertionError(f"it ended with {process.wait()} after saying {said}\n{process.stderr.read()}")
+
+
+if __name__ == "__main__":
+    asyncio.run(PROGRAMS[sys.argv[1]](*sys.argv[2:]))
