@@ -10,8 +10,10 @@ from .projection import column
 class Open(Struct, omit_defaults=True, gc=False):
     """What the fold must remember of a run that is not over; the hidden column `open`, as JSON.
 
-    A set of maps, so each event costs the same however much is open. They are written once per batch of
-    events, not once per event: with 10,000 steps in parallel that adds a fifth to the time, measured.
+    Maps, so that an event costs the same however much is open. They are written once per batch of events:
+    in batches of 500, an event of 10,000 parallel steps costs 4 % more than one of 1,000 (26 µs for all
+    four read models), one of 30,000 twice as much. Bits instead of maps would be linear for longer, but
+    could not say how long an attempt ran that a crash has cut off.
     """
 
     begun: bool = False

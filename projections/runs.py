@@ -286,6 +286,7 @@ class Runs:
             Index(("status", "started_at", "run_id")),
             Index(("workflow", "started_at", "run_id")),
             Index(("attention", "started_at", "run_id"), where="attention <> 'none'"),
+            Index(("started_at", "run_id"), where="attention <> 'none'"),
         ),
         load=_load,
         dump=_dump,

@@ -11,6 +11,8 @@ from refold.events import types as t
 from refold.events.errors import SchemaMismatch, ValueRefused
 from refold.events.memory import MemoryStore
 from refold.projections import queries
+from refold.projections.projection import Index
+from refold.projections.runs import RUNS
 from refold.projections.status import Attention, RunStatus, StepStatus
 from refold.projections.views import Views
 from tests.projections.samples import append, caught_up
@@ -61,6 +63,7 @@ def test_runs_are_filtered(many: Views) -> None:
 
 
 def test_a_filter_is_served_by_an_index(many: Views) -> None:
+    assert RUNS.table.indexes[4] == Index(("started_at", "run_id"), "attention <> 'none'")  # named in a query
     for where in ("status = 'x'", "workflow = 'x'", "attention <> 'none' AND attention = 'x'", "1"):
         order = "ORDER BY started_at DESC, run_id DESC LIMIT 5"
         plan = many.query(f"EXPLAIN QUERY PLAN SELECT * FROM runs WHERE {where} {order}")

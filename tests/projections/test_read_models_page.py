@@ -100,7 +100,7 @@ def test_lean_events_have_fields_and_defaults_of_the_real_ones(tag: str) -> None
 
 def _default(field: structs.FieldInfo) -> Any:
     if callable(field.default_factory):
-        made = field.default_factory()
+        made: Any = field.default_factory()
         return bytes(made) if not isinstance(made, dict | list) else {dict: b"{}", list: b"[]"}[type(made)]
     if isinstance(field.default, Raw):
         return bytes(field.default)
