@@ -1,6 +1,7 @@
 """`refold verify` and `refold rebuild`: whether the log is unchanged, and the read models equal to it."""
 
 import argparse
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..projections.core import CORE
 from ..projections.rebuild import Difference
 from .exits import FAILED, OK
 from .screen import LiveLine, Screen
-from .stores import existing
+from .stores import existing, store_url
 from .text import as_json, count, visible
 
 SHOWN = 20
@@ -23,18 +24,24 @@ def verify(args: argparse.Namespace, screen: Screen) -> int:
     """`refold verify [STORE]`."""
     if args.store_argument and args.store and args.store_argument != args.store:
         raise ConfigurationError(f"two stores: {args.store_argument} and --store {args.store}; give one")
-    with existing(args.store_argument or args.store) as store:
-        found = _verify_with_progress(store, screen)
-        differences, skipped = _compare(store, screen) if not found.problems else ([], "the log is damaged")
+    try:
+        with existing(args.store_argument or args.store) as store:
+            url, found = store.url, _verify_with_progress(store, screen)
+            differences, skipped = (
+                _compare(store, screen) if not found.problems else ([], "the log is damaged")
+            )
+    except StoreCorrupt as error:  # it cannot even be opened
+        url = store_url(args.store_argument or args.store)
+        found, differences, skipped = Verified(0, 0, (str(error),)), [], "the log is damaged"
     fine = not found.problems and not differences
     if args.json:
         screen.raw(as_json({
-            "store": store.url, "events": found.events, "streams": found.streams, "problems": found.problems,
+            "store": url, "events": found.events, "streams": found.streams, "problems": found.problems,
             "read_models": "not checked" if skipped else "different" if differences else "equal",
-            "differences": [str(difference) for difference in differences], "ok": fine,
+            "differences": differences, "ok": fine,
         }))  # fmt: skip
     else:
-        _print_verified(screen, store, found, differences, skipped)
+        _print_verified(screen, url, found, differences, skipped)
     return OK if fine else FAILED
 
 
@@ -46,16 +53,21 @@ def _verify_with_progress(store: Store, screen: Screen) -> Verified:
             return Verified(0, 0, (str(error),))
 
 
-def _compare(store: Store, screen: Screen) -> tuple[list[Difference], str]:
+def _compare(store: Store, screen: Screen) -> tuple[list[str], str]:
     """Differences, and why nothing was compared (empty when it was)."""
     try:
         models = ReadModels(store)
+    except StoreCorrupt as error:
+        return [str(error)], ""
     except StoreReadOnly as error:
         return [], str(error)
     try:
         models.catch_up()
         with screen.live() as live:
-            return models.check(progress=_progress(live, "comparing the read models with the log")), ""
+            found = models.check(progress=_progress(live, "comparing the read models with the log"))
+            return [str(difference) for difference in found], ""
+    except StoreCorrupt as error:
+        return [str(error)], ""
     except StoreReadOnly as error:
         return [], str(error)
     finally:
@@ -69,10 +81,8 @@ def _progress(live: LiveLine, what: str) -> Callable[[int, int], None]:
     return show
 
 
-def _print_verified(
-    screen: Screen, store: Store, found: Verified, differences: list[Difference], skipped: str
-) -> None:
-    screen.print((visible(store.url), "bold"))
+def _print_verified(screen: Screen, url: str, found: Verified, differences: list[str], skipped: str) -> None:
+    screen.print((visible(url), "bold"))
     if found.problems:
         screen.print(
             "  ", screen.mark(False), f" the log is damaged: {count(len(found.problems), 'problem')}"
@@ -92,9 +102,10 @@ def _print_verified(
         screen.print(
             "  ", screen.mark(False), f" read models: {count(len(differences), 'value')} not as the log says"
         )
-        screen.block([visible(str(difference)) for difference in differences[:SHOWN]], "red", indent=4)
+        screen.block([visible(text) for text in differences[:SHOWN]], "red", indent=4)
         _more(screen, len(differences))
-        screen.print("  build them again: ", (f"refold rebuild --store {visible(store.url)}", "bold"))
+        command = f"refold rebuild --store {shlex.quote(url)}"
+        screen.print("  build them again: ", (visible(command), "bold"))
     else:
         names = ", ".join(projection.name for projection in CORE)
         screen.print("  ", screen.mark(True), f" read models equal the log: {names}")

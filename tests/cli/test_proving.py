@@ -1,10 +1,11 @@
 """`refold verify` and `rebuild`: damage is found and named, and read models can be made anew."""
 
 import sqlite3
+import subprocess
 
 import pytest
 
-from tests.cli.shell import Shell
+from tests.cli.shell import REFOLD, Shell
 
 
 @pytest.fixture
@@ -60,10 +61,41 @@ def test_a_changed_event_is_found_and_named(filled: Shell, tag: str) -> None:
 def test_a_file_that_is_no_store_is_said_so(shell: Shell) -> None:
     (shell.folder / "text.db").write_text("not a database, however long it may be\n" * 100)
     for command in (["verify"], ["runs"], ["show", "x"], ["rebuild"]):
-        said = shell.run(*command, "--store", "text.db")
-        assert said.returncode in (1, 3)
-        assert "Traceback" not in said.stderr
-        assert said.stdout + said.stderr
+        said = shell(*command, "--store", "text.db", code=3)
+        assert "text.db" in said
+        assert "Traceback" not in said
+
+
+def test_a_file_that_can_hardly_be_opened_is_damaged(filled: Shell) -> None:
+    filled("verify")
+    with (filled.folder / "refold.db").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 3_000)
+    assert "the log is damaged" in filled("verify", code=1)
+    assert not filled.json("verify", code=1)["ok"]
+    assert "Traceback" not in filled("runs", code=3)
+
+
+def test_a_damaged_file_of_read_models_is_named_and_may_be_deleted(filled: Shell) -> None:
+    filled("runs")
+    for path in filled.folder.glob("refold.db.views*"):
+        path.unlink()
+    damaged = filled.folder / "refold.db.views"
+    damaged.write_bytes(b"no database" * 1_000)
+    assert "refold.db.views" in filled("verify", code=1)
+    assert "delete it" in filled("runs", code=3)
+    damaged.unlink()
+    assert filled.json("verify")["ok"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(filled: Shell) -> None:
+    filled("run", "app.py:many", "--id", "long", "--input", "300")
+    command = f"{' '.join(REFOLD)} events long | head -1"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=filled.folder, capture_output=True, text=True, check=False
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
 
 
 def test_a_changed_read_model_is_found_and_rebuilt(filled: Shell) -> None:
