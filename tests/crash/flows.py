@@ -30,6 +30,7 @@ from tests.crash.scene import here
 BRIEFLY = 0.004
 """Seconds of a deadline that is meant to pass."""
 LONG = 3_600.0
+LAPS = 24
 
 
 # ---- what every body does ---------------------------------------------------------------------
@@ -279,7 +280,7 @@ async def storm(ctx: Context, seed: int) -> list[int]:
 async def marathon(ctx: Context) -> int:
     """Long enough to be killed many times: rounds of everything that is quick."""
     total = 0
-    for lap in range(40):
+    for lap in range(LAPS):
         total += await add(lap, 1)
         total = sum(await asyncio.gather(*(double(i) for i in range(3)), add(total, 0)))
         if lap % 5 == 0:

@@ -29,7 +29,7 @@ from tests.crash.case import Case, Outcome
 from tests.crash.flows import ALL
 from tests.crash.scene import RUN, Scene, enter
 
-HANGS_S = 30
+HANGS_S = 90
 
 
 def forked(scene: Scene, child: Callable[[], None]) -> int:

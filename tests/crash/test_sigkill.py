@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from tests.crash.case import Case
+from tests.crash.flows import LAPS
 from tests.crash.kit import ROOT
 from tests.crash.scene import Scene
 
@@ -31,7 +32,7 @@ def kill_at_random(process: subprocess.Popen[str], chance: random.Random) -> boo
         process.stdout.readline()
     killer = threading.Timer(chance.uniform(0.0, 0.1), os.kill, (process.pid, signal.SIGKILL))
     killer.start()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     killer.cancel()
     killer.join()
     assert process.returncode in (0, -signal.SIGKILL), errors
@@ -51,7 +52,7 @@ def test_fresh_processes_killed_at_random_moments_finish_the_run(number: int, tm
         while deaths < KILLS and kill_at_random(start(case), chance):
             scene.say("deaths", "at a random moment")
             deaths += 1
-        output, errors = start(case).communicate(timeout=60)
+        output, errors = start(case).communicate(timeout=120)
         assert output == "open\nend\n", errors
         assert [line[0] for line in scene.heard("problems")] == []
         results = {line[1] for line in scene.heard("acks") if line[0] == "result"}
@@ -61,7 +62,7 @@ def test_fresh_processes_killed_at_random_moments_finish_the_run(number: int, tm
 def expected() -> int:
     """What `marathon` comes to, without any engine."""
     total = 0
-    for lap in range(40):
+    for lap in range(LAPS):
         total += lap + 1
         total = 0 + 2 + 4 + total
         if lap % 10 == 0:
