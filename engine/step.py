@@ -260,7 +260,7 @@ def make_step(
         raise ConfigurationError(
             f"step name {name!r}: expected no '#', it separates name and ordinal in keys"
         )
-    return Step(function, name, options, kind=kind)
+    return Step(function, str(name), options, kind=kind)
 
 
 def encode_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Raw, Raw]:
