@@ -38,9 +38,9 @@ class Peer:
 
 
 PEERS = (
-    Peer("dbos", "delete", "DBOS 3, as installed (rollback journal)", 400),
-    Peer("dbos", "wal", "DBOS 3, file put in WAL mode", 400, 20.0),
-    Peer("unhinged", "wal", "unhinged 0.2", 2000, 2.0),
+    Peer("dbos", "delete", "DBOS 3, as installed (rollback journal)", 200),
+    Peer("dbos", "wal", "DBOS 3, file put in WAL mode", 200, 20.0),
+    Peer("unhinged", "wal", "unhinged 0.2", 1000, 2.0),
 )
 IN_FLIGHT = 200
 STEPS = 5
@@ -92,9 +92,9 @@ def measure(peer: Peer, folder: Path, workload: str, sizes: dict[str, Any]) -> d
 
 def sizes_of(scale: Scale, peer: Peer) -> Iterator[tuple[str, dict[str, Any]]]:
     """The three workloads, and how much of each."""
-    yield "w1", {"steps": scale.pick(500, 5)}
+    yield "w1", {"steps": scale.pick(300, 5)}
     yield "w2", {"runs": scale.pick(peer.w2_runs, 4), "steps": STEPS, "in_flight": IN_FLIGHT}
-    yield "w3", {"times": scale.pick(30, 2), "idle_s": 0.05}
+    yield "w3", {"times": scale.pick(15, 2), "idle_s": 0.05}
 
 
 def run(scale: Scale) -> list[Figure]:
