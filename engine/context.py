@@ -63,7 +63,7 @@ class Context:
         """A generator seeded from the run's start: the same numbers on every replay."""
         if not self._run.loop.active:
             raise ForbiddenInHandler(
-                f"run {self.run_id}: ctx.random was used outside its handler, which a replay would not repeat; "
+                f"run {self.run_id}: ctx.random was used outside its handler, no replay would repeat that; "
                 "draw the numbers in the handler and pass them to the step"
             )
         if self._random is None:

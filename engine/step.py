@@ -255,12 +255,12 @@ def make_step(
         raise ConfigurationError(f"@step expects a function, got {function!r}")
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigurationError(f"@step {function!r} is a generator; return a list instead")
-    name = name or getattr(function, "__name__", "") or type(function).__name__
-    if "#" in check_name(name, "step name"):
+    name = check_name(name or getattr(function, "__name__", "") or type(function).__name__, "step name")
+    if "#" in name:
         raise ConfigurationError(
             f"step name {name!r}: expected no '#', it separates name and ordinal in keys"
         )
-    return Step(function, str(name), options, kind=kind)
+    return Step(function, name, options, kind=kind)
 
 
 def encode_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Raw, Raw]:
