@@ -5,7 +5,6 @@ import hashlib
 import inspect
 import platform
 from collections.abc import Callable, Coroutine
-from importlib.metadata import PackageNotFoundError, version
 from types import CodeType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -101,6 +100,8 @@ _decode_list = codec.decoder(list[Raw])
 
 @functools.cache
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
