@@ -67,6 +67,14 @@ async def _eager() -> Any:
     return (await asyncio.gather(_plain(), _plain()))[1]
 
 
+async def _callback() -> Any:
+    """In a plain callback, where there is no current task."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    loop.call_soon(lambda: done.set_result(play(handler, 3)))
+    return await done
+
+
 def _uvloop() -> Any:
     uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -92,6 +100,7 @@ HOSTS: dict[str, Callable[[], Any]] = {
     "asyncio": lambda: asyncio.run(_plain()),
     "asyncio in debug mode": lambda: asyncio.run(_plain(), debug=True),
     "uvloop": _uvloop,
+    "a callback": lambda: asyncio.run(_callback()),
     "anyio": lambda: anyio.run(_anyio_task),
     "another thread": _thread,
     "another handler": _nested,
@@ -134,7 +143,7 @@ def test_the_host_finds_everything_as_it_was(error: type[BaseException] | None) 
     asyncio.run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="no such function before 3.12")
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before 3.14 there is one for each loop")
 def test_the_host_s_current_task_is_put_aside() -> None:
     """From 3.14 the current task belongs to the thread: a handler must not see the host's."""
     seen: list[Any] = []
