@@ -37,9 +37,11 @@ get_running_loop: Callable[[], Any] = _events._get_running_loop
 set_running_loop: Callable[[Any], None] = _events._set_running_loop
 enter_task: Callable[[Any, Any], None] = _tasks._enter_task
 leave_task: Callable[[Any, Any], None] = _tasks._leave_task
-# 3.12+. From 3.14 the current task belongs to the thread and not to the loop, so that the host's has to
-# be put aside; on 3.11 there is one for each loop and nothing to do.
-swap_current_task: Callable[[Any, Any], Any] | None = getattr(_tasks, "_swap_current_task", None)
+# From 3.14 the current task belongs to the thread and not to the loop, so that the host's has to be put
+# aside. Before, there is one for each loop and nothing to do; 3.12's raises KeyError in a plain callback.
+swap_current_task: Callable[[Any, Any], Any] | None = None
+if sys.version_info >= (3, 14):
+    swap_current_task = getattr(_tasks, "_swap_current_task", None)
 library: Any = getattr(sniffio, "thread_local", None)
 """Thread-local with `name`, from which sniffio (and anyio up to 4.11) tells the async library; or None."""
 
@@ -96,7 +98,7 @@ def self_test(backend: ModuleType) -> None:
         (asyncio.TimerHandle, "asyncio.TimerHandle", ("_run", "_cancelled", "_when", "_scheduled")),
         (backend, backend.__name__, ("AsyncIOBackend", "CancelScope", "TaskGroup", "_task_states")),
     ]
-    if sys.version_info >= (3, 12):
+    if sys.version_info >= (3, 14):
         wanted.append((_tasks, "asyncio.tasks", ("_swap_current_task",)))
     missing = _missing(wanted)
     if not missing:
