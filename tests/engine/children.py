@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from refold import Context, Engine, RefoldError, Settings, step, workflow
+from tests.engine.kit import until
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(projections=False, grace=0.2)
@@ -25,28 +26,41 @@ def say(*words: object) -> None:
     print(*words, flush=True)
 
 
+async def appears(folder: str, name: str) -> None:
+    """Wait until the test makes this file."""
+    while True:
+        if (Path(folder) / name).exists():
+            return
+        await asyncio.sleep(0.01)
+
+
+def mark_and_block(folder: str, name: str) -> None:
+    mark(folder, name)
+    while not (Path(folder) / f"go-{name}").exists():
+        time.sleep(0.01)
+
+
+def mark(folder: str, name: str) -> None:
+    with (Path(folder) / "effects").open("a") as file:
+        file.write(f"{os.getpid()} {name}\n")
+    say("marked", name)
+
+
 # ---- what they execute ----------------------------------------------------------------------------
 
 
 @step
 async def leave_mark(folder: str, name: str) -> str:
     """One line per effect; then wait until the test lets go."""
-    with (Path(folder) / "effects").open("a") as file:
-        file.write(f"{os.getpid()} {name}\n")
-    say("marked", name)
-    while not (Path(folder) / f"go-{name}").exists():
-        await asyncio.sleep(0.01)
+    mark(folder, name)
+    await appears(folder, f"go-{name}")
     return name
 
 
 @step
 async def leave_mark_and_block(folder: str, name: str) -> str:
     """The same, but the host loop gets no chance to look around before the body ends."""
-    with (Path(folder) / "effects").open("a") as file:
-        file.write(f"{os.getpid()} {name}\n")
-    say("marked", name)
-    while not (Path(folder) / f"go-{name}").exists():
-        time.sleep(0.01)
+    mark_and_block(folder, name)
     return name
 
 
@@ -90,8 +104,7 @@ async def execute(url: str, name: str, folder: str) -> None:
             say("result", await handle.result())
         except RefoldError as error:
             say("error", type(error).__name__)
-            while not (Path(folder) / "go-home").exists():
-                await asyncio.sleep(0.01)
+            await appears(folder, "go-home")
     say("closed")
 
 
@@ -129,9 +142,11 @@ async def write_along(url: str, name: str, count: str) -> None:
 async def never_ends(url: str) -> None:
     """A step in a thread that does not end; the process does."""
 
+    began: list[str] = []
+
     @step
     def stuck() -> None:
-        say("stuck")
+        began.append("stuck")
         threading.Event().wait()
 
     @workflow(name="hangs")
@@ -140,8 +155,7 @@ async def never_ends(url: str) -> None:
 
     async with Engine(url, workflows=[hangs], settings=Settings(projections=False, grace=0)) as engine:
         await engine.start(hangs, id="r")
-        while not (live := engine.worker.live.get("r")) or not live.flight.bodies:
-            await asyncio.sleep(0.005)
+        await until(lambda: began)
     say("closed")
 
 
@@ -169,7 +183,9 @@ def child(name: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
                 process.kill()
 
 
-def lines_until(process: subprocess.Popen[str], beginning: str | tuple[str, ...], count: int = 1) -> list[str]:
+def lines_until(
+    process: subprocess.Popen[str], beginning: str | tuple[str, ...], count: int = 1
+) -> list[str]:
     """What it says, up to the `count`-th line that begins so."""
     assert process.stdout is not None
     said: list[str] = []

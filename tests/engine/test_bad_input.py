@@ -1,4 +1,4 @@
-"""Runs this engine has no code for, and what else it may find in its store: visible, never failed, resumable."""
+"""Runs that this engine has no code for, or cannot read: visible, never failed, resumable."""
 
 import asyncio
 import logging
@@ -8,7 +8,10 @@ import pytest
 
 from refold import Context, RefoldError, step, workflow
 from refold.events import types as t
-from refold.events.errors import HandlerError
+from refold.events.errors import HandlerError, UnknownEvent
+from refold.events.open import open_store
+from refold.events.store import Append, Unit
+from refold.events.stream import Row, row_hash
 from tests.engine.kit import HandClock, Place, engine, of, seen, tags, until, waiting
 
 pytestmark = pytest.mark.anyio
@@ -77,8 +80,6 @@ async def test_a_run_without_code_waits_visibly_and_goes_on_when_its_code_is_bac
 
 
 def of_closed(place: Place, clock: HandClock) -> list[t.RunAttention]:
-    from refold.events.open import open_store
-
     store = open_store(place) if isinstance(place, str) else place
     found = [row.event() for row in store.read("r") if row.tag == t.RunAttention.TAG]
     if isinstance(place, str):
@@ -105,19 +106,17 @@ async def test_signals_and_cancels_for_a_run_without_code_are_kept(place: Place)
             await (await e.get("b")).result()
 
 
-async def test_an_event_of_a_newer_refold_blocks_only_its_own_run(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    from refold.events.errors import UnknownEvent
-    from refold.events.open import open_store
-    from refold.events.store import Append, Unit
-    from refold.events.stream import Row, row_hash
-
+async def test_an_event_of_a_newer_refold_blocks_only_its_own_run(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.ERROR)
     async with engine(place, other, sums) as e:
         await e.start(sums, id="r")
         await waiting(e, "r")
     store = open_store(place) if isinstance(place, str) else place
     version, last = store.tail("r")
-    row = Row("r", version + 1, "run.teleported", b"{}", row_hash(last, "r", version + 1, "run.teleported", b"{}"))
+    tag, at = "run.teleported", version + 1
+    row = Row("r", at, tag, b"{}", row_hash(last, "r", at, tag, b"{}"))
     assert store.commit([Unit((Append("r", version, [row]),))]) == [None]
     if isinstance(place, str):
         store.close()

@@ -6,6 +6,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,9 @@ async def test_when_the_disk_is_full_runs_stand_still_and_go_on_when_there_is_ro
         assert await handle.result() > 2_000
         assert len(effects) == 200, "nothing ran twice"
         assert e.store.read("another") == []
-        assert await (await e.start(fills, 0, id="another")).signal("go", "") is None
+        again = await e.start(fills, 0, id="another")
+        await again.signal("go", "")
+        assert await again.result() == 0
         assert e.verify().problems == ()
     store.close()
 
@@ -193,7 +197,7 @@ async def test_a_store_of_a_newer_refold_is_refused_and_left_alone(tmp_path: Pat
     newer.close()
     before = path.read_bytes()
     for execute in (True, False):
-        with pytest.raises(SchemaMismatch, match="schema version 999.*upgrade this process"):
+        with pytest.raises(SchemaMismatch, match=r"schema version 999.*upgrade this process"):
             async with engine(str(path), fills, execute=execute):
                 raise AssertionError("it cannot be read")
     assert path.read_bytes() == before
@@ -232,32 +236,32 @@ asyncio.run(main())
 """
 
 
-async def test_a_read_only_store_can_be_looked_at_but_not_executed_or_written(tmp_path: Path) -> None:
-    folder = Path(tmp_path / "shared")
-    folder.mkdir()
-    async with engine(str(folder / "runs.db"), fills) as e:
-        await e.start(fills, 0, id="r")
-        await waiting(e, "r")
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that everybody can reach: those of pytest are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        Path(folder).chmod(0o755)
+
+
+def read_only(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """The program above, run by somebody who may read the store in this folder and no more."""
     for path in folder.iterdir():
         path.chmod(0o444)
     folder.chmod(0o555)
-    parents = [parent for parent in folder.parents if parent.stat().st_uid == os.getuid() and parent != Path("/")]
-    modes = {parent: parent.stat().st_mode for parent in parents}
-    try:
-        for parent in parents:
-            parent.chmod(modes[parent] | 0o055)
-        done = subprocess.run(
-            [sys.executable, "-c", READ_ONLY, str(folder / "runs.db")],
-            capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
-        )  # fmt: skip
-    finally:
-        for parent in parents:
-            parent.chmod(modes[parent])
-        folder.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "-c", READ_ONLY, str(folder / "runs.db")],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+    )  # fmt: skip
+
+
+async def test_a_read_only_store_can_be_looked_at_but_not_executed_or_written(shared: Path) -> None:
+    async with engine(str(shared / "runs.db"), fills) as e:
+        await e.start(fills, 0, id="r")
+        await waiting(e, "r")
+    done = read_only(shared)
     executes, opened, signals = done.stdout.splitlines() or [done.stderr, "", ""]
     assert executes.startswith("StoreReadOnly")
     assert "write permission" in executes or "not writable" in executes
     assert opened == "opened 3"
     assert signals.startswith("StoreReadOnly"), done.stdout
-
-

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ import pytest
 
 from refold import Context, ForbiddenInHandler, NonDeterminismError, RunCancelled, Workflow, step, workflow
 from refold.events import types as t
-from tests.engine.kit import HandClock, Place, engine, of, seen, tags, until
+from tests.engine.kit import HandClock, Place, engine, of, seen, tags
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,12 @@ def remembering(lives: Lives) -> Workflow[Any, Any]:
         out: list[Any] = [ctx.run_id, ctx.workflow, ctx.attributes]
         lives.append(out)
         for turn in range(3):
-            out += [ctx.now().isoformat(), ctx.random.random(), str(ctx.uuid4()), ctx.random.sample(range(99), 3)]
+            out += [
+                ctx.now().isoformat(),
+                ctx.random.random(),
+                str(ctx.uuid4()),
+                ctx.random.sample(range(99), 3),
+            ]
             out.append(asyncio.get_running_loop().time())
             await ctx.wait_for_event(f"go {turn}")
         return out
@@ -46,8 +52,8 @@ async def test_time_chance_and_ids_are_the_recorded_ones_on_replay(place: Place)
             handle = await e.get("r")
             await handle.signal(f"go {turn}")
             await (seen(handle, t.WaitOpened, turn + 2) if turn < 2 else handle.result())
-            result = lives[-1]
     assert len(lives) == 4
+    result = lives[-1]
     assert lives[0][:8] == lives[1][:8] == lives[2][:8] == lives[3][:8]
     assert lives[1][8:13] == lives[2][8:13] == lives[3][8:13]
     assert result[:3] == ["r", "draws", {"shop": "Bern"}]
@@ -91,7 +97,7 @@ def _resolve() -> Any:
     return asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
 
-FORBIDDEN = {
+FORBIDDEN: dict[str, Callable[[], Any]] = {
     "a thread": lambda: asyncio.to_thread(sum, [1]),
     "an executor": lambda: asyncio.get_running_loop().run_in_executor(None, sum, [1]),
     "a connection": lambda: asyncio.open_connection("127.0.0.1", 9),
@@ -212,12 +218,9 @@ async def test_changed_code_diverges_writes_nothing_and_can_be_put_back(change: 
             with pytest.raises(NonDeterminismError) as diverged:
                 await handle.result()
             await seen(handle, t.RunAttention)
-    for part in CHANGES[change][1:]:
-        assert part in str(diverged.value)
-    assert "put the code back" in str(diverged.value)
-    assert diverged.value.key
-    assert diverged.value.expected
-    assert diverged.value.found
+        error = diverged.value
+        assert all(part in str(error) for part in (*CHANGES[change][1:], "put the code back"))
+        assert error.key and error.expected and error.found  # noqa: PT018 - all three are there
     assert calls == ["charge 5"], "the wrong code had no effect"
     async with engine(place, right) as e:
         handle = await e.get("r")
@@ -299,7 +302,9 @@ async def test_chance_and_clocks_from_outside_are_a_divergence_that_names_them(p
         await seen(await e.start(flow, id="r"), t.WaitOpened)
     async with engine(place, flow, determinism="off") as e:
         await e.signal("r", "go")
-        with pytest.raises(NonDeterminismError, match="code and versions are those the run began with.*randomness"):
+        with pytest.raises(
+            NonDeterminismError, match=r"code and versions are those the run began with.*randomness"
+        ):
             await (await e.get("r")).result()
 
 

@@ -1,4 +1,4 @@
-"""Several processes and one file: one executes, the others read and write beside it; the dead and the frozen."""
+"""Several processes and one file: one executes, others read and write beside it; the dead and the frozen."""
 
 import signal
 import subprocess

@@ -5,7 +5,17 @@ from datetime import timedelta
 
 import pytest
 
-from refold import ConfigurationError, Context, NonRetryable, Retry, RunFailed, Step, StepFailed, step, workflow
+from refold import (
+    ConfigurationError,
+    Context,
+    NonRetryable,
+    Retry,
+    RunFailed,
+    Step,
+    StepFailed,
+    step,
+    workflow,
+)
 from refold.events import types as t
 from tests.engine.kit import HandClock, Place, engine, of, seen, waiting
 
@@ -36,7 +46,10 @@ async def test_a_failing_step_is_tried_again_and_each_attempt_is_an_event(place:
     async with engine(place, tries) as e:
         handle = await e.start(tries)
         assert await handle.result() == "yes"
-        assert [(a.attempt, a.error.message) for a in of(handle, t.StepAttemptFailed)] == [(1, "no 1"), (2, "no 2")]
+        assert [(a.attempt, a.error.message) for a in of(handle, t.StepAttemptFailed)] == [
+            (1, "no 1"),
+            (2, "no 2"),
+        ]
         assert [a.attempt for a in of(handle, t.StepStarted)] == [1, 2, 3]
         assert [a.attempt for a in of(handle, t.StepCompleted)] == [3]
         assert [s.max_attempts for s in of(handle, t.StepScheduled)] == [3]
@@ -102,7 +115,9 @@ async def test_what_is_not_retryable_is_not_retried(error: Exception, place: Pla
 async def test_a_restart_during_backoff_keeps_the_due_time_and_the_attempts_left(place: Place) -> None:
     """A36."""
     clock = HandClock()
-    unsteady, calls = flaky(2, Retry(max_attempts=3, initial_interval=100, backoff=2, max_interval=1000, jitter=0))
+    unsteady, calls = flaky(
+        2, Retry(max_attempts=3, initial_interval=100, backoff=2, max_interval=1000, jitter=0)
+    )
 
     @workflow
     async def tries(ctx: Context) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from refold import Context, RunEnded, RunFailed, RunNotFound, ValueRefused, WaitTimeout, step, workflow
 from refold.events import types as t
-from tests.engine.kit import Place, HandClock, engine, of, seen, tags, until, waiting
+from tests.engine.kit import HandClock, Place, engine, of, seen, tags, until, waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,7 @@ async def test_an_acknowledged_signal_id_is_durable_for_the_second_sender_too(pl
             await handle.signal("paid", 1, id="m-1")
             return len(of(handle, t.SignalReceived))
 
-        assert await asyncio.gather(send(), send()) == [1, 1]
+        assert list(await asyncio.gather(send(), send())) == [1, 1]
 
 
 async def test_signals_from_another_engine_arrive_in_order_with_their_sender(place: Place) -> None:
@@ -151,7 +151,8 @@ async def test_a_wait_times_out_so_long_after_it_was_opened_whatever_restarts_th
             await waiting(e, "r")
             clock.move(19)
     async with engine(place, patient, clock=clock) as e:
-        assert not of(handle := await e.get("r"), t.TimerFired)
+        handle = await e.get("r")
+        assert not of(handle, t.TimerFired)
         clock.move(4)
         (fired,) = await seen(handle, t.TimerFired)
         opened = of(handle, t.TimerStarted)[0]

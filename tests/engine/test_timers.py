@@ -12,7 +12,7 @@ from refold.events import types as t
 from refold.events.memory import MemoryStore
 from refold.events.open import open_store
 from refold.events.store import Store
-from tests.engine.kit import Place, HandClock, engine, of, seen, until, waiting
+from tests.engine.kit import HandClock, Place, engine, of, seen, until, waiting
 
 pytestmark = pytest.mark.anyio
 

@@ -5,6 +5,7 @@ import dataclasses
 import datetime as dt
 import enum
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -39,7 +40,9 @@ class Order:
 ORDER = Order([Item("tea", Decimal("3.50"))], dt.datetime(2026, 1, 2, 3, 4, 5, 678, dt.UTC), tags={"a", "b"})
 
 
-async def test_structs_dataclasses_and_friends_arrive_as_annotated_live_and_after_a_restart(place: Place) -> None:
+async def test_structs_dataclasses_and_friends_arrive_as_annotated_live_and_after_a_restart(
+    place: Place,
+) -> None:
     kinds: list[list[str]] = []
 
     @step
@@ -50,19 +53,18 @@ async def test_structs_dataclasses_and_friends_arrive_as_annotated_live_and_afte
     @workflow
     async def travels(ctx: Context, order: Order) -> Order:
         got, blob, key = await passes(order, b"\x00\xff", uuid.UUID(int=7))
-        kinds.append([type(x).__name__ for x in (order, got, got.items[0], got.colour, got.at, got.tags, blob, key)])
+        kinds.append(
+            [type(x).__name__ for x in (order, got, got.items[0], got.colour, got.at, got.tags, blob, key)]
+        )
         await ctx.wait_for_event("go")
         return got
 
-    for turn in range(2):
-        async with engine(place, travels) as e:
-            handle = await e.start(travels, ORDER, id="r")
-            if turn:
-                await handle.signal("go")
-                result = await handle.result()
-            else:
-                await seen(handle, t.WaitOpened)
-    assert result == ORDER
+    async with engine(place, travels) as e:
+        await seen(await e.start(travels, ORDER, id="r"), t.WaitOpened)
+    async with engine(place, travels) as e:
+        handle = await e.start(travels, ORDER, id="r")
+        await handle.signal("go")
+        assert await handle.result() == ORDER
     assert kinds == [["Order", "Order", "Item", "Colour", "datetime", "set", "bytes", "UUID"]] * 2
 
 
@@ -71,7 +73,13 @@ async def test_a_handler_gets_decoded_values_live_too_not_what_a_body_returned(p
 
     @step
     async def loose() -> Any:
-        return {"tuple": (1, 2), "set": {3}, 5: "int key", "decimal": Decimal("1.5"), "when": dt.date(2026, 1, 2)}
+        return {
+            "tuple": (1, 2),
+            "set": {3},
+            5: "int key",
+            "decimal": Decimal("1.5"),
+            "when": dt.date(2026, 1, 2),
+        }
 
     @workflow
     async def looks(ctx: Context) -> list[Any]:
@@ -163,12 +171,17 @@ class Opaque:
     pass
 
 
-BAD = {
+@dataclasses.dataclass
+class Measure:
+    metres: float
+
+
+BAD: dict[str, tuple[Callable[[], Any], str, str]] = {
     "an object": (lambda: {"items": [1, {"price": Opaque()}]}, "$.items[1].price", "Opaque has no JSON form"),
     "a function": (lambda: [len], "$[0]", "has no JSON form"),
     "NaN": (lambda: {"x": [0.0, float("nan")]}, "$.x[1]", "is NaN or infinite"),
     "infinity": (lambda: float("-inf"), "$", "is NaN or infinite"),
-    "NaN deep down": (lambda: Item("x", float("nan")), "$.price", "is NaN or infinite"),
+    "NaN deep down": (lambda: Measure(float("nan")), "$.metres", "is NaN or infinite"),
     "half a character": (lambda: ["ok", "\ud800"], "$[1]", "lone surrogate"),
     "a tuple as a key": (lambda: {"x": {(1, 2): 3}}, "$.x", "key of type tuple"),
     "depth": (lambda: _deep(100_000), "$", "nested too deeply"),
@@ -221,7 +234,7 @@ async def test_a_result_that_cannot_be_stored_fails_the_step_with_path_and_remed
 async def test_bad_arguments_payloads_and_results_of_runs_are_refused_where_they_are_given(
     what: str, place: Place
 ) -> None:
-    make, path, says = BAD[what]
+    make, _, says = BAD[what]
 
     @step
     async def takes(value: Any) -> None:
@@ -262,19 +275,21 @@ async def test_bad_arguments_payloads_and_results_of_runs_are_refused_where_they
 
 
 async def test_deep_values_with_nulls_break_nothing_on_any_python(place: Place) -> None:
-    """C recursion is deeper than Python's on 3.12+: what can be encoded may still be too deep to look through."""
+    """From 3.12 on C recurses deeper than Python: what can be encoded may be too deep to look through."""
 
     @workflow
     async def returns(ctx: Context, depth: int) -> Any:
         return _deep(depth)
 
+    outcomes: set[str] = set()
     async with engine(place, returns) as e:
         for depth in (10, 150, 900, 1_500, 5_000, 20_000):
             handle = await e.start(returns, depth)
             try:
                 assert str(await handle.result()).count("[") == depth
             except (RunFailed, ValueRefused) as error:
-                assert "deep" in str(error)
+                outcomes.add("too deep" if "deep" in str(error) else str(error))
+    assert outcomes == {"too deep"}
 
 
 async def test_a_large_value_below_the_limit_travels(place: Place) -> None:
@@ -311,7 +326,7 @@ async def test_a_body_gets_what_was_recorded_even_if_its_annotation_is_a_constra
 
 
 async def test_the_order_of_a_set_does_not_matter_to_a_replay(place: Place) -> None:
-    """Sets of strings iterate differently in every process; as arguments they are still the same value."""
+    """Sets of strings iterate differently in every process; as arguments they are still equal."""
 
     @step
     async def takes(names: set[str], more: dict[str, int]) -> int:
@@ -323,7 +338,7 @@ async def test_the_order_of_a_set_does_not_matter_to_a_replay(place: Place) -> N
     async def sets(ctx: Context) -> int:
         names = ["a", "b", "c"] if turn == 0 else ["c", "b", "a"]
         pairs = {name: 1 for name in names}
-        count = await takes(dict.fromkeys(names).keys() | set(), pairs)  # type: ignore[arg-type]
+        count = await takes(names, pairs)  # type: ignore[arg-type]
         await ctx.wait_for_event("go")
         return count
 
