@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib
+import signal
 import sys
 import tempfile
 import time
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         names.append(PEERS)
     figures: list[Figure] = []
     crashed = False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the folder would stay behind
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=chosen.dir) as root:
         for name in names:
             folder = Path(root, name)
