@@ -207,7 +207,9 @@ def describe_event(event: Event) -> str:
 
 def command_number(event: Event) -> int:
     """Number that a recorded step, timer or wait was given; 0 for other commands."""
-    return _number(event) if isinstance(event, t.StepScheduled | t.TimerStarted | t.WaitOpened) else 0
+    if isinstance(event, t.StepScheduled):
+        return event.step
+    return _number(event) if isinstance(event, (t.TimerStarted, t.WaitOpened)) else 0
 
 
 def _number(event: Event) -> int:

@@ -1,6 +1,5 @@
 """The report of a divergence: both sides, where, since which change, and what to do."""
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +16,7 @@ ADVICE = (
 
 
 def report(
-    run: Any, recorded: Event | None, issued: Iterable[Command], recent: deque[str]
+    run: Any, recorded: Event | None, issued: Iterable[Command], recent: Iterable[Command]
 ) -> NonDeterminismError:
     """A `NonDeterminismError` that says what the log has, what the handler asks for now, and where."""
     live = [command for command in issued if not command.dropped]

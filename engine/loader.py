@@ -19,6 +19,7 @@ PAGE = 4_000
 _STEP_FACTS = frozenset(
     kind.TAG for kind in (t.StepStarted, t.StepAttemptFailed, t.StepInterrupted, t.StepReleased)
 )
+_STEP_ENDS = (t.StepCompleted, t.StepFailed, t.StepCancelled)
 _SKIPPED = frozenset(kind.TAG for kind in (t.StepLate, t.CostRecorded, t.DebugRecorded))
 """Never needed to go on."""
 
@@ -54,8 +55,10 @@ class History:
         self.events.append(event)
         if isinstance(event, t.StepScheduled):
             self._scheduled_at[event.step] = version
-        elif isinstance(event, t.StepCompleted | t.StepFailed | t.StepCancelled):
+        elif isinstance(event, _STEP_ENDS):
             self._scheduled_at.pop(event.step, None)
+            if not self._scheduled_at:
+                self._step_facts.clear()  # nobody asks for what came before: see `facts`
         elif isinstance(event, t.RunClaimed):
             self.claim = event
         elif isinstance(event, t.RunAttention):

@@ -118,7 +118,7 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         self._salt = seed
         self._refusals = 0
         self._ready: deque[asyncio.Handle] = deque()
-        self._retries: deque[asyncio.Handle] = deque()
+        self._retries: list[asyncio.Handle] = []
 
     # ---- what a handler uses through asyncio and anyio
 

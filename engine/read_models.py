@@ -63,7 +63,7 @@ class ReadModels:
             pause = RETRY_S
         if pause == 0.0:
             spent = perf_counter() - began
-            self._batch = max(32, min(2_000, int(self._batch * SLICE_S / max(spent, 1e-6))))
+            self._batch = max(128, min(2_000, int(self._batch * SLICE_S / max(spent, 1e-6))))
         self._timer = loop.call_later(pause, self._slice)
 
     def catch_up(self) -> None:

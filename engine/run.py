@@ -76,15 +76,15 @@ class Run:
         """Steps the handler waits for, by number."""
         self.timers: dict[int, TimerCommand] = {}
         self.waits: dict[int, WaitCommand] = {}
-        self._issued: deque[Command] = deque()
+        self._issued: list[Command] = []  # an empty deque takes 760 bytes, and a run had five
         self._number = 0
         self._main: Any = None
         self._cancel: t.RunCancelRequested | None = None
         self._signals: dict[str, deque[Raw]] = {}
-        self._waiting: dict[str, deque[WaitCommand]] = {}
+        self._waiting: dict[str, list[WaitCommand]] = {}
         self._ordinals: dict[str, int] = {}
         self._iterations: dict[tuple[str, str, str], int] = {}
-        self._recent: deque[str] = deque(maxlen=3)
+        self._recent: list[Command] = []
 
     # ---- what the handler asks for
 
@@ -111,7 +111,7 @@ class Run:
         command = WaitCommand(name, future)
         future.command = command
         self._issued.append(command)
-        self._waiting.setdefault(name, deque()).append(command)
+        self._waiting.setdefault(name, []).append(command)
         try:
             payload: Raw = await future
             return payload
@@ -158,16 +158,19 @@ class Run:
         `value` is the decoded result of a step that completed just now; on replay it is decoded here.
         Raises `HandlerStuck`, and `NonDeterminismError` for a result that no longer fits.
         """
+        with self.loop.entered():
+            self._activate(cause, value)
+
+    def _activate(self, cause: Event, value: Any = _MISSING) -> None:
         self.activation += 1
         self.loop.now = cause.at.timestamp()
-        with self.loop.entered():
-            self._deliver(cause, value)
-            self.loop.drain()
-            if self._main.done() and not self.closed:
-                self._finish()
+        self._deliver(cause, value)
+        self.loop.drain()
+        if self._main.done() and not self.closed:
+            self._finish()
 
     def _deliver(self, cause: Event, value: Any) -> None:
-        if isinstance(cause, t.StepCompleted | t.StepFailed):
+        if isinstance(cause, (t.StepCompleted, t.StepFailed)):
             self._deliver_step(cause, value)
         elif isinstance(cause, t.TimerFired):
             timer = self.timers.pop(cause.timer, None)
@@ -185,8 +188,10 @@ class Run:
         command = self.steps.pop(cause.step, None)
         if command is None or command.future.done():
             return
+        command.future.command = None  # a cycle, which only the collector would find
         if command.task is not None:
-            known = tuple(n for n in command.task.known if n not in command.after)
+            known, after = command.task.known, command.after
+            known = () if known is after else tuple(n for n in known if n not in after)
             command.task.known = (*known, cause.step)[-KNOWN:]
         if isinstance(cause, t.StepFailed):
             command.future.set_exception(step_error(command.key, cause.error))
@@ -208,7 +213,7 @@ class Run:
     def _deliver_signal(self, cause: t.SignalReceived) -> None:
         waiting = self._waiting.get(cause.name)
         while waiting:
-            command = waiting.popleft()
+            command = waiting.pop(0)
             if not command.future.done():
                 self.waits.pop(command.number, None)
                 command.future.set_result(cause.payload)
@@ -258,20 +263,22 @@ class Run:
 
     def match(self, recorded: Sequence[Event]) -> None:
         """Match the log's commands of this activation, in order. Raises `NonDeterminismError`."""
-        issued = self._issued
+        issued, place = self._issued, 0
         for event in recorded:
-            while issued and issued[0].dropped:
-                issued.popleft()
-            if not issued or not issued[0].matches(event):
-                raise report(self, event, issued, self._recent)
-            command = issued.popleft()
+            while place < len(issued) and issued[place].dropped:
+                place += 1
+            if place == len(issued) or not issued[place].matches(event):
+                raise report(self, event, issued[place:], self._recent)
+            command = issued[place]
+            place += 1
             if isinstance(command, StepCommand) and isinstance(event, t.StepScheduled):
                 command.site, command.iteration = event.site, event.iteration
             self._bind(command, command_number(event))
+        del issued[:place]
 
     def expect_nothing(self) -> None:
         """After `match`: the handler must not have asked for more. Raises `NonDeterminismError`."""
-        if any(not command.dropped for command in self._issued):
+        if self._issued and any(not command.dropped for command in self._issued):
             raise report(self, None, self._issued, self._recent)
 
     def take(self) -> list[Command]:
@@ -279,7 +286,7 @@ class Run:
         new: list[Command] = []
         for command in self._issued:
             if not command.dropped:
-                numbered = not isinstance(command, CancelCommand | EndCommand)
+                numbered = not isinstance(command, (CancelCommand, EndCommand))
                 self._bind(command, self._number + 1 if numbered else 0)
                 new.append(command)
         self._issued.clear()
@@ -297,7 +304,8 @@ class Run:
         elif isinstance(command, WaitCommand):
             self.waits[number] = command
         if self.replaying:
-            self._recent.append(command.describe())
+            self._recent.append(command)
+            del self._recent[:-3]
 
     def _bind_step(self, command: StepCommand) -> None:
         name = command.step.name
@@ -324,15 +332,18 @@ class Run:
         self.replaying = True
         last = len(history) - 1
         try:
-            for place, (cause, commands, is_open) in enumerate(history):
-                self.activate(cause)
-                self.match(commands)
-                if commands or not (place == last and (is_open or place == 0)):
-                    self.expect_nothing()
-                if place % size == size - 1:
-                    yield
+            for first in range(0, last + 1, size):
+                with self.loop.entered():  # once a slice, not once an activation: 4 of 30 µs
+                    for place in range(first, min(first + size, last + 1)):
+                        cause, commands, is_open = history[place]
+                        self._activate(cause)
+                        self.match(commands)
+                        if commands or not (place == last and (is_open or place == 0)):
+                            self.expect_nothing()
+                yield
         finally:
             self.replaying = False
+            self._recent.clear()
 
     def waiter_of(self, name: str) -> int:
         """Number of the wait that the next event of this name will end; 0: none, it will be kept."""

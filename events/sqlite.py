@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,8 @@ from .store import Append, Refusal, Unit
 from .stream import GENESIS, Row, Tail, row_hash
 from .work import Work
 
+_row = partial(tuple.__new__, Row)
+"""`Row._make` without its Python frame: a third of its price, three rows a step."""
 _APPEND = QUERIES["append"]
 _TAIL = QUERIES["tail"]
 _TAILS = QUERIES["tails"]
@@ -111,7 +114,7 @@ class SQLiteStore(SQLiteApplicationRecorder):
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order."""
         limit = _EVERYTHING if limit is None else limit
-        return list(map(Row._make, self._rows("read", (stream, after, limit))))
+        return list(map(_row, self._rows("read", (stream, after, limit))))
 
     def tail(self, stream: str) -> Tail:
         """Last version and hash of a stream."""
@@ -120,7 +123,7 @@ class SQLiteStore(SQLiteApplicationRecorder):
 
     def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Rows of all streams with position > `after`, in the order of commit."""
-        return list(map(Row._make, self._rows("scan", (after, limit))))
+        return list(map(_row, self._rows("scan", (after, limit))))
 
     def position(self) -> int:
         """Position of the last row."""

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 
-class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What every event carries."""
 
     TAG: ClassVar[str] = ""
