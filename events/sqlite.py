@@ -3,8 +3,8 @@
 import os
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
