@@ -1,0 +1,1 @@
+"""The protocol between owners, senders and a store that fails: simulated, and in small."""

@@ -257,6 +257,7 @@ class Room:
                     self.start(holder, runs[run_id], run_id)
             await asyncio.sleep(0.5)
         await asyncio.sleep(3)
+        waiting: list[tuple[str, str]] = []
         for _ in range(60):
             waiting = [
                 (p, what) for p, what, task in self.clients if not task.done() and p not in self.killed
@@ -346,6 +347,12 @@ def _raw(number: int) -> Raw:
     return Raw(b"%d" % number)
 
 
+def _what(event: Event) -> tuple[str, int]:
+    if isinstance(event, t.TimerFired | t.TimerCancelled):
+        return ("timer", event.timer)
+    return ("step", getattr(event, "step", 0))
+
+
 def check_history(run_id: str, flow: Workflow[Any, Any], events: list[Event]) -> None:
     """One history: it ends once, its steps end once, nothing begins after its end, and it replays."""
     assert isinstance(events[-1], t.ENDS), f"{run_id} ends with {events[-1]}"
@@ -364,7 +371,7 @@ def check_history(run_id: str, flow: Workflow[Any, Any], events: list[Event]) ->
         if isinstance(
             event, t.StepCompleted | t.StepFailed | t.StepCancelled | t.TimerFired | t.TimerCancelled
         ):
-            what = ("timer", event.timer) if hasattr(event, "timer") else ("step", event.step)
+            what = _what(event)
             assert what not in over, f"{run_id}: ended twice: {event}"
             over.add(what)
     ids = [e.signal_id for e in events if isinstance(e, t.SignalReceived) and e.signal_id]

@@ -1,0 +1,1 @@
+"""Replay: random and handwritten handlers, golden histories, divergence and eviction."""

@@ -55,7 +55,7 @@ def test_soak(block: int, record_property: Record) -> None:
     record_property("replays", soak(range(100_000 + block * 250, 100_000 + block * 250 + 250), 1000)[0])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.randoms(use_true_random=False))
 def test_whatever_program_and_world_hypothesis_finds(rng: random.Random) -> None:
     history = play_tree(generate(rng), rng)

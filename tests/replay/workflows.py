@@ -1,6 +1,7 @@
 """Handlers written by hand, as people write them. Their histories are golden: change one under a new name."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -48,6 +49,7 @@ async def checkout(ctx: Context, order: Order) -> dict[str, Any]:
         answer = await ctx.wait_for_event("a", timeout=86_400)
     except WaitTimeout:
         answer = "nobody answered"
+    problem = ""
     try:
         await bad(order)
     except StepFailed as error:
@@ -105,6 +107,7 @@ async def hedge(ctx: Context, rounds: int) -> list[Any]:
 async def mailbox(ctx: Context, count: int) -> dict[str, Any]:
     """A reader and a deadline beside each other; messages may come before anybody asks for them."""
     read: list[Any] = []
+    other: asyncio.Task[Any] | None = None
     until = ctx.now() + timedelta(seconds=20)
 
     async def reader() -> None:
@@ -117,7 +120,10 @@ async def mailbox(ctx: Context, count: int) -> dict[str, Any]:
             other = group.create_task(ctx.wait_for_event("b"))
     except* (TimeoutError, WaitTimeout):
         pass
-    return {"read": read, "other": None if not other.done() or other.cancelled() else other.result()}
+    return {
+        "read": read,
+        "other": other.result() if other and other.done() and not other.cancelled() else None,
+    }
 
 
 @workflow
@@ -126,7 +132,7 @@ async def pipeline(ctx: Context, count: int) -> list[int]:
     send, receive = anyio.create_memory_object_stream[int](2)
     out: list[int] = []
 
-    async def source() -> Any:
+    async def source() -> AsyncGenerator[int, None]:
         for number in range(count):
             yield await price("z" * number)
 
