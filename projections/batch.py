@@ -116,7 +116,8 @@ def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Route
             entry, pairs = lifted, by_tag[lifted.tag]
         if not pairs:
             continue
-        outside = _outside_runs(entry.stream)
+        stream = entry.stream
+        outside = stream.endswith(INBOX) or stream.startswith(KEYS)
         for decode, group in pairs:
             event = decode(entry.state)
             for reader, creates in group:

@@ -6,6 +6,7 @@ Defaults are those of `events.types` (a test compares), for a field at its defau
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 from msgspec import Raw, Struct, field
 
@@ -207,6 +208,7 @@ def utc(at: str) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+@lru_cache(maxsize=16)  # `runs` and `steps` ask the same, one after the other
 def microseconds(start: str, end: str) -> int:
     """Whole microseconds from one stored time to another."""
     span = datetime.fromisoformat(end) - datetime.fromisoformat(start)
