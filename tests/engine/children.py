@@ -139,6 +139,28 @@ async def write_along(url: str, name: str, count: str) -> None:
     say("sent")
 
 
+@step
+async def interrupted_body(where: str) -> str:
+    if where == "body":
+        raise KeyboardInterrupt
+    return where
+
+
+@workflow
+async def interrupted(ctx: Context, where: str) -> str:
+    got = await interrupted_body(where)
+    if where == "handler":
+        raise KeyboardInterrupt
+    return got
+
+
+async def ctrl_c(url: str, where: str) -> None:
+    """Ctrl-C strikes in a handler or in a body."""
+    async with Engine(url, workflows=[interrupted], settings=SETTINGS) as engine:
+        handle = await engine.start(interrupted, where, id="r")
+        await handle.result()
+
+
 async def never_ends(url: str) -> None:
     """A step in a thread that does not end; the process does."""
 
@@ -160,7 +182,8 @@ async def never_ends(url: str) -> None:
 
 
 PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
-    program.__name__: program for program in (execute, start_and_die, read_along, write_along, never_ends)
+    program.__name__: program
+    for program in (execute, start_and_die, read_along, write_along, ctrl_c, never_ends)
 }
 
 

@@ -100,6 +100,37 @@ async def test_when_the_disk_is_full_runs_stand_still_and_go_on_when_there_is_ro
     store.close()
 
 
+async def test_control_bodies_that_need_not_wait_for_their_intent_begin_on_a_full_disk(
+    tight: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F12: the same with pure steps, which may."""
+    caplog.set_level(logging.CRITICAL)
+    begun: list[int] = []
+
+    @step(pure=True)
+    async def thinks(number: int) -> str:
+        begun.append(number)
+        return "x" * 5_000
+
+    @workflow
+    async def ponders(ctx: Context) -> None:
+        await ctx.wait_for_event("go")
+        for number in range(100):
+            await thinks(number)
+
+    store = tight()
+    async with engine(store, ponders) as e:
+        handle = await e.start(ponders)
+        await waiting(e, handle.id)
+        TightFile.pages = 1
+        signal = asyncio.create_task(handle.signal("go"))
+        await until(lambda: len(begun) > len(of(handle, t.StepStarted)) + 10)
+        TightFile.pages = PLENTY
+        await signal
+        await handle.result()
+    store.close()
+
+
 async def test_shutting_down_while_the_disk_is_full_neither_hangs_nor_loses_what_was_acknowledged(
     tight: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refold import Engine
+from refold import Context, Engine, step, workflow
 from refold.events import types as t
 from refold.events.errors import StoreBusy
 from tests.engine.children import SETTINGS, WORKFLOWS, child, counts, lines_until, marks
@@ -147,6 +147,29 @@ async def test_a_frozen_owner_that_was_replaced_cannot_append_when_it_wakes(
             assert [c.owner for c in of(handle, t.RunClaimed)] == [first, e.worker.owner]
             assert e.verify().problems == ()
     assert len(effects(tmp_path)) == 2, "at least once: the frozen attempt and the new one"
+
+
+@workflow(name="interrupted")
+async def not_interrupted(ctx: Context, where: str) -> str:
+    return await mended(where)
+
+
+@step(name="interrupted_body")
+async def mended(where: str) -> str:
+    return f"{where}, calm now"
+
+
+@pytest.mark.parametrize("where", ["handler", "body"])
+async def test_a_persons_ctrl_c_stops_the_program_and_marks_nothing_as_failed(where: str, url: str) -> None:
+    """It can strike at any line of a handler or a body, and is not the run's fault."""
+    with child("ctrl_c", url, where) as process:
+        process.communicate(timeout=60)
+        assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    async with Engine(url, workflows=[not_interrupted], settings=SETTINGS) as e:
+        handle = await e.get("r")
+        assert await handle.result() == f"{where}, calm now"
+        assert {"run.failed", "step.failed", "run.cancelled"}.isdisjoint(tags(handle))
+        assert e.verify().problems == ()
 
 
 async def test_a_step_in_a_thread_that_never_ends_does_not_keep_the_process(url: str) -> None:
