@@ -14,7 +14,7 @@ from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
 from .commands import StepCommand
 from .names import check_text
 from .run import failure_of
-from .threads import Threads
+from .threads import Job, Threads
 
 ABANDON_S = 1.0
 """How long a timed-out body may take to unwind before the run goes on without it."""
@@ -138,18 +138,8 @@ class Body:
     """
 
     __slots__ = (
-        "attempt",
-        "command",
-        "done",
-        "loop",
-        "owner",
-        "run_id",
-        "started_id",
-        "stopping",
-        "task",
-        "timed_out",
-        "timer",
-        "told",
+        "attempt", "command", "done", "entered", "job", "loop", "owner", "run_id", "started_id", "stopping",
+        "task", "threads", "timed_out", "timer", "told",
     )  # fmt: skip
 
     def __init__(
@@ -160,15 +150,24 @@ class Body:
         self.loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.timed_out = self.stopping = self.done = False
+        self.threads: Threads | None = None
+        self.job: Job | None = None
+        self.timed_out = self.stopping = self.done = self.entered = False
         self.told = False
         """It was us who cancelled."""
 
     def cancel(self) -> None:
         """Tell the body to stop: nobody waits for it any more. It may still complete: evidence."""
         self.told = True
+        if self.job is not None and self.threads is not None:
+            self.threads.give_up(self.job)
         if self.task is not None:
             self.task.cancel()
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of the body's own code has run."""
+        return self.entered if self.command.step.is_async else self.job is not None and self.job.began
 
     def stop(self) -> None:
         """Cancel, and do not report: the run has left this process."""
@@ -186,9 +185,21 @@ class Body:
         if not self.stopping:
             self.owner.body_ended(self, self._timeout_outcome())
 
+    def finished(self, task: asyncio.Task[None]) -> None:
+        """The task is done; report it if `run` did not, because it was cancelled before its first step."""
+        if self.done:
+            return
+        self.done = True
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.stopping:
+            kind: Literal["cancelled", "interrupted"] = "cancelled" if self.told else "interrupted"
+            self.owner.body_ended(self, self._timeout_outcome() if self.timed_out else Outcome(kind))
+
     async def run(self, threads: Threads) -> None:
         """The body, from the recorded arguments to the owner's ear."""
         _current.set(self)
+        self.entered = True
         step = self.command.step
         try:
             args, kwargs = step.decode_call(self.command.args, self.command.kwargs, self.command.count)
@@ -200,9 +211,6 @@ class Body:
         except asyncio.CancelledError as error:
             outcome = self._cancelled(error)
         except KeyboardInterrupt:  # a person's Ctrl-C ends the program; what the body did is unknown
-            self.done = True
-            if not self.stopping:
-                self.owner.body_ended(self, Outcome("interrupted"))
             raise
         except BaseException as error:  # SystemExit and its like fail the step, not the process
             outcome = self._failed(error)
@@ -213,11 +221,22 @@ class Body:
             self.owner.body_ended(self, outcome)
 
     async def _in_thread(self, threads: Threads, call: Callable[[], Any]) -> Any:
+        self.threads, self.job = threads, threads.run(call, self._came_late)
         try:
-            return await threads.run(call)
+            return await self.job.future
         except asyncio.CancelledError:
-            threads.lost()
+            threads.give_up(self.job)
             raise
+
+    def _came_late(self, value: Any, error: BaseException | None) -> None:
+        """A thread that could not be stopped has come to an end after all."""
+        if self.stopping:
+            return
+        try:
+            outcome = self._completed(value) if error is None else self._failed(error)
+        except ValueRefused as refused:
+            outcome = self._failed(refused)
+        self.owner.body_ended(self, outcome)
 
     def _completed(self, value: Any) -> Outcome:
         what = f"result of step {self.command.key}"
@@ -260,6 +279,7 @@ class Bodies:
     def start(self, body: Body) -> None:
         """Begin a body. Its timeout counts from here."""
         body.task = self._loop.create_task(body.run(self.threads), context=self._context.copy())
+        body.task.add_done_callback(body.finished)
         timeout = body.command.step.options.timeout
         if timeout is None:
             return

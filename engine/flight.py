@@ -189,7 +189,7 @@ class Flight:
     def _late(self, body: Body, outcome: Outcome, head: dict[str, Any]) -> None:
         """Nobody waits any more; a body that was merely cancelled leaves no evidence."""
         live, step = self._live, body.command.number
-        if outcome.kind in ("completed", "failed") and not self._run.closed:
+        if outcome.kind in ("completed", "failed"):
             result, error = outcome.result, outcome.failure
             live.note(
                 t.StepLate(step=step, attempt=body.attempt, result=result, error=error, **head), urgent=False
@@ -252,5 +252,8 @@ class Flight:
         for step, body in list(self.bodies.items()):
             body.stop()
             head = self._live.head(body.started_id)
-            self._live.note(t.StepInterrupted(step=step, attempt=body.attempt, reason="shutdown", **head))
+            if body.begun:
+                self._live.note(t.StepInterrupted(step=step, attempt=body.attempt, reason="shutdown", **head))
+            else:
+                self._live.note(t.StepReleased(step=step, attempt=body.attempt, **head))
         self.bodies.clear()

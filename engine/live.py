@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..events import types as t
 from ..events.clock import Clock, new_event_id, to_datetime
-from ..events.errors import AppendRefused, HandlerStuck, RefoldError, RunEnded, StoreError
+from ..events.errors import AppendRefused, HandlerError, HandlerStuck, RefoldError, RunEnded, StoreError
 from ..events.log import Log
 from ..events.store import Append, Unit
 from ..events.stream import Tail, chain
@@ -77,6 +77,15 @@ KEPT_FACTS = (t.StepAttemptFailed, t.CostRecorded, t.DebugRecorded, t.StepLate)
 """Facts that are appended again after a refused append: they say what has happened."""
 
 
+AFTER_END = (t.CostRecorded, t.DebugRecorded, t.StepLate)
+"""Facts that may follow a run's end: a body that unwinds after it has still spent what it spent."""
+
+
+def unexpected(run_id: str, error: Exception) -> str:
+    """An exception that came out of the handler's loop itself."""
+    return f"run {run_id}: {type(error).__name__} while its handler ran: {error}"
+
+
 class LiveRun:
     """Drives one `Run`. Used from the host loop's thread only."""
 
@@ -133,11 +142,18 @@ class LiveRun:
                 self.run.activate(cause)
             else:
                 self.run.activate(cause, value)
-        except HandlerStuck as error:
-            note = t.RunAttention(kind="stuck", reason=str(error)[:8_192], **self.head(cause.id))
+        except Exception as error:  # stuck, or something we did not think of: the cause must not be lost
+            stuck = error if isinstance(error, HandlerError) else HandlerStuck(unexpected(self.run_id, error))
+            note = t.RunAttention(kind="stuck", reason=str(stuck)[:8_192], **self.head(cause.id))
             self.append([cause, *self._claim(claim), note], told=told, extra=extra, retry=retry)
-            self.host.halted(self, error)
+            self.host.halted(self, stuck)
             return
+        except BaseException:  # a person's Ctrl-C: the log has what it has, and replay goes on from there
+            gone = HandlerError(f"run {self.run_id}: its handler was interrupted; it goes on after a restart")
+            if told is not None:
+                told(gone)
+            self.host.halted(self, gone)
+            raise
         finally:
             self.host.entering(None)
         self.append_commands([cause], told, extra, claim, retry)
@@ -181,7 +197,7 @@ class LiveRun:
         """Append one fact; kept for after the rebuild when the run is lost."""
         if self.lost:
             self.kept.append(Kept(fact, None))
-        elif not self.run.closed:
+        elif not self.run.closed or isinstance(fact, AFTER_END):
             self.append([fact], urgent=urgent)
 
     def append(

@@ -28,7 +28,7 @@ from ..events.store import Append, Store, Unit
 from ..events.stream import chain
 from ..events.types import Event
 from . import inbox
-from .live import KEPT_FACTS, Kept, LiveRun
+from .live import KEPT_FACTS, Kept, LiveRun, unexpected
 from .loader import History, read_history
 from .run import Run
 
@@ -149,6 +149,9 @@ class Recovery:
             self._loop.call_later(RETRY_S, self.enqueue, run_id)
         except RefoldError as error:
             self._keeper.block(run_id, error)
+        except Exception as error:  # one run's trouble must not end the recovery of all others
+            _log.exception("run %s cannot be brought back", run_id)
+            self._keeper.block(run_id, HandlerError(unexpected(run_id, error)))
 
     async def _load(self, run_id: str) -> None:
         history: History | None = None
@@ -269,5 +272,8 @@ class Recovery:
         trace = history.started.trace
         note = t.RunAttention(kind=kind, reason=reason[:8_192], id=new_event_id(), at=at, trace=trace)
         rows, _ = chain(history.run_id, history.tail, [note])
-        unit = Unit((Append(history.run_id, history.tail.version, rows, history.tail.hash),))
+        fold = history.work(history.facts())
+        fold.apply(note)
+        append = Append(history.run_id, history.tail.version, rows, history.tail.hash)
+        unit = Unit((append,), fold.row())
         self._keeper.log.append(unit, lambda error: None)

@@ -149,6 +149,8 @@ class Run:
             command.dropped = True
         elif registered.pop(command.number, None) is not None:
             self._issued.append(CancelCommand(command))
+        if isinstance(command, WaitCommand):
+            self._waiting[command.name].remove(command)
 
     # ---- delivering a cause
 
@@ -227,6 +229,9 @@ class Run:
     # ---- the end
 
     def _finish(self) -> None:
+        for command in self._issued:  # asked for in the very activation that ends the run: never was
+            if not command.number and not isinstance(command, CancelCommand):
+                command.dropped = True
         for number in sorted(self.steps):
             self._issued.append(CancelCommand(self.steps[number]))
         self._issued.append(self._end())
@@ -344,10 +349,6 @@ class Run:
         finally:
             self.replaying = False
             self._recent.clear()
-
-    def waiter_of(self, name: str) -> int:
-        """Number of the wait that the next event of this name will end; 0: none, it will be kept."""
-        return next((w.number for w in self._waiting.get(name, ()) if not w.future.done()), 0)
 
     # ---- leaving memory
 

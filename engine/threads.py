@@ -10,7 +10,34 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-Job = tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
+Late = Callable[[Any, BaseException | None], None]
+"""Told, on the loop, what a call came to that nobody waits for any more."""
+
+
+class Job:
+    """One call for a thread. `began` is decided once, under the pool's lock."""
+
+    __slots__ = ("began", "function", "future", "given_up", "late", "loop")
+
+    def __init__(self, function: Callable[[], Any], late: Late) -> None:
+        context = contextvars.copy_context()
+        self.function: Callable[[], Any] = lambda: context.run(function)
+        self.late = late
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.began = self.given_up = False
+
+    def settle(self, outcome: Any, error: BaseException | None) -> None:
+        """Hand the result to whoever awaits the future, or say that it came late."""
+        if self.future.done():
+            self.late(outcome, error)
+        elif error is None:
+            self.future.set_result(outcome)
+        elif isinstance(error, StopIteration | KeyboardInterrupt):
+            # A future refuses the one; the other ends the program, but Ctrl-C never strikes in a thread.
+            self.future.set_exception(RuntimeError(f"the step raised {error!r}"))
+        else:
+            self.future.set_exception(error)
 
 
 class Threads:
@@ -21,56 +48,53 @@ class Threads:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._count = self._idle = 0
+        self._closed = False
 
-    def run(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Call it in a thread, in a copy of the current context; the future is abandoned when cancelled."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        context = contextvars.copy_context()
+    def run(self, function: Callable[[], Any], late: Late) -> Job:
+        """Call it in a thread, in a copy of the current context."""
+        job = Job(function, late)
         with self._lock:
             if self._idle:
                 self._idle -= 1
             elif self._count < self._limit:
-                self._count += 1
-                threading.Thread(target=self._work, name=f"refold-step-{self._count}", daemon=True).start()
-        self._jobs.put((lambda: context.run(function), future, loop))
-        return future
+                self._start()
+        self._jobs.put(job)
+        return job
 
-    def lost(self) -> None:
-        """A body was abandoned in its thread: allow one more thread in its place."""
+    def _start(self) -> None:
+        self._count += 1
+        threading.Thread(target=self._work, name=f"refold-step-{self._count}", daemon=True).start()
+
+    def give_up(self, job: Job) -> None:
+        """Nobody waits for the job: it never begins; if it has begun, one more thread may take its place."""
         with self._lock:
-            self._limit += 1
+            if not job.given_up and job.began and not job.future.done():
+                self._limit += 1
+            job.given_up = True
 
     def close(self) -> None:
-        """Let idle threads end; busy ones end after their job."""
+        """Begin nothing more; threads end, busy ones after their job."""
         with self._lock:
+            self._closed = True
             for _ in range(self._count):
                 self._jobs.put(None)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            function, future, loop = job
+            with self._lock:
+                job.began = not (job.given_up or self._closed)
+                if not job.began:
+                    self._idle += 1
+                    continue
             outcome: Any = None
             error: BaseException | None = None
             try:
-                outcome = function()
+                outcome = job.function()
             except BaseException as raised:  # handed over to whoever awaits the future
                 error = raised
             with self._lock:
                 self._idle += 1
             try:
-                loop.call_soon_threadsafe(_settle, future, outcome, error)
+                job.loop.call_soon_threadsafe(job.settle, outcome, error)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
-
-
-def _settle(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(outcome)
-    elif isinstance(error, StopIteration | KeyboardInterrupt):
-        # A future refuses the one; the other ends the program, but Ctrl-C never strikes in a thread.
-        future.set_exception(RuntimeError(f"the step raised {error!r}"))
-    else:
-        future.set_exception(error)

@@ -66,6 +66,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(settings.blocking_limit, self.thread_id)
         self._idle = Idle()
+        self._ending: list[LiveRun] = []
         self._ends: dict[str, list[asyncio.Future[Event]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = float("inf")
@@ -99,8 +100,8 @@ class Worker:
         self.closing = True
         if self._timer is not None:
             self._timer.cancel()
-        await self.recovery.close()
         try:
+            await self.recovery.close()
             await self._drain(grace)
             await self.log.close()
         except StoreError as error:
@@ -122,8 +123,8 @@ class Worker:
     async def _drain(self, grace: float) -> None:
         deadline = monotonic() + grace
         while bodies := self._bodies():
-            done, _ = await asyncio.wait(bodies, timeout=max(0.0, deadline - monotonic()))
-            if not done:
+            await asyncio.wait(bodies, timeout=max(0.0, deadline - monotonic()))
+            if monotonic() >= deadline:
                 break
         stopped = self._bodies()
         for live in self.live.values():
@@ -134,9 +135,11 @@ class Worker:
             await asyncio.wait(stopped, timeout=1.0)  # let their `finally` blocks run
 
     def _bodies(self) -> list[asyncio.Task[None]]:
-        return [
-            b.task for live in self.live.values() for b in live.flight.bodies.values() if b.task is not None
-        ]
+        """Bodies still running, those that unwind after their run's end included."""
+        self._ending = [live for live in self._ending if live.flight.bodies]
+        lives = [*self.live.values(), *self._ending]
+        tasks = [body.task for live in lives for body in live.flight.bodies.values()]
+        return [task for task in tasks if task is not None and not task.done()]
 
     # ---- starting
 
@@ -234,13 +237,16 @@ class Worker:
     def look(self) -> None:
         """Take what is due from the store, deliver mail to those who are here."""
         now = self.clock.now()
-        for run_id in self.store.due(now, PAGE + len(self.blocked) + len(self.live)):
+        limit = PAGE + len(self.blocked) + len(self.live)
+        due = self.store.due(now, limit)
+        for run_id in due:
             live = self.live.get(run_id)
             if live is None:
                 self.recovery.enqueue(run_id)
             elif not live.lost:
                 self.drain_inbox(live)
-        self._look_at = self.store.next_due(now) or float("inf")
+        more = len(due) == limit  # those that did not fit on the page are due, too
+        self._look_at = 0.0 if more else self.store.next_due(now) or float("inf")
 
     def drain_inbox(self, live: LiveRun) -> None:
         inbox.drain(self.store, live)
@@ -291,14 +297,16 @@ class Worker:
         if live.kept and isinstance(live.kept[0].event, t.RunStarted):
             live.leave()
             self._look_at = 0.0  # the run that was there first may have been left to us
-            if (told := live.kept[0].told) is not None:
-                told(live.refusal)
+            for kept in live.kept:
+                if kept.told is not None:
+                    kept.told(live.refusal)
             return
         self.recovery.rebuild(live)
 
     def ended(self, live: LiveRun, end: Event) -> None:
         self.live.pop(live.run_id, None)
-        live.lost = True
+        if live.flight.bodies:  # they unwind, and what they still record belongs to the run
+            self._ending.append(live)
         self.tell_end(live.run_id, end)
         self.recovery.wake()
 

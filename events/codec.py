@@ -75,8 +75,11 @@ def decoder(annotation: Any) -> Callable[[bytes | Raw, str], Any]:
     def decode_value(data: bytes | Raw, what: str = "value") -> Any:
         try:
             return decode(data)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueRefused(f"{what} does not fit its annotation: {error}", _path(error)) from error
+        except Exception as error:  # also whatever a dataclass raises in __post_init__
+            told = (
+                str(error) if isinstance(error, msgspec.MsgspecError) else f"{type(error).__name__}: {error}"
+            )
+            raise ValueRefused(f"{what} does not fit its annotation: {told}", _path(error)) from error
 
     return decode_value
 

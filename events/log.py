@@ -148,8 +148,13 @@ class Log:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="refold-log")
             future = self._loop.run_in_executor(self._thread, self._commit, units)
             future.add_done_callback(lambda done: self._settle(batch, done.result()))
-        else:
-            self._settle(batch, self._commit(units))
+            return
+        try:
+            outcome = self._commit(units)
+        except BaseException:  # a person's Ctrl-C in the middle of it: look up what was stored, then go on
+            self._loop.call_soon(self._settle, batch, (StoreError("the commit was interrupted"), 0.0))
+            raise
+        self._settle(batch, outcome)
 
     def _commit(self, units: list[Unit]) -> tuple[list[Refusal | None] | StoreError, float]:
         began = perf_counter()
@@ -157,6 +162,8 @@ class Log:
             return self.store.commit(units), perf_counter() - began
         except StoreError as error:
             return error, perf_counter() - began
+        except Exception as error:  # a store of somebody's own that raises what it should not
+            return StoreError(f"the store raised {type(error).__name__}: {error}"), perf_counter() - began
 
     def _settle(
         self, batch: list[_Pending], outcome: tuple[list[Refusal | None] | StoreError, float]

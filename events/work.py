@@ -122,7 +122,10 @@ def _claimed(fold: WorkFold, event: t.RunClaimed) -> None:
 
 def _attended(fold: WorkFold, event: t.RunAttention) -> None:
     """A stuck handler has its cause, but its commands are still to come: its next owner must look at it."""
-    (fold.open.add if event.kind == "stuck" else fold.open.discard)(0)
+    if event.kind == "stuck":
+        fold.open.add(0)
+    elif event.kind == "none":
+        fold.open.discard(0)
 
 
 def _ended(fold: WorkFold, event: Event) -> None:
