@@ -11,6 +11,7 @@ from refold.events.clock import Clock
 from refold.events.memory import MemoryStore
 from refold.events.store import Store
 from refold.events.types import Event
+from refold.events.work import WorkFold
 
 Place = str | Store
 """What `Engine` takes: given to a second engine, it is the same log."""
@@ -67,6 +68,16 @@ async def waiting(engine: Engine, run_id: str) -> None:
     """Wait until the run waits for a timer or a message, and nothing of it is in flight."""
     await until(lambda: (work := engine.store.work(run_id)) is not None and work.state == "waiting")
     await until(lambda: (live := engine.worker.live.get(run_id)) is None or live.idle)
+
+
+def work_agrees(store: Store) -> bool:
+    """Whether each run's row of `work` is what its events fold to."""
+    for work, _ in store.all_work():
+        fold = WorkFold(work.run_id)
+        for row in store.read(work.run_id):
+            fold.apply(row.event())
+        assert fold.row() == work
+    return True
 
 
 class HandClock:

@@ -18,7 +18,8 @@ from refold import (
     workflow,
 )
 from refold.events import types as t
-from tests.engine.kit import Place, engine, of, seen, tags, until
+from refold.events.errors import HandlerError
+from tests.engine.kit import Place, engine, of, seen, tags, until, work_agrees
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +166,7 @@ async def test_a_handler_that_never_becomes_idle_is_stuck_until_its_code_is_mend
         assert attention.kind == "stuck"
         assert "_spins" in attention.reason
         assert await e.run(bystander) == 1, "other runs go on"
+        assert work_agrees(e.store)
     async with engine(place, mended, bystander) as e:
         handle = await e.get("r")
         assert await handle.result(timeout=20) == ([1, "gone", 1] if when == "later" else [1])
@@ -172,6 +174,40 @@ async def test_a_handler_that_never_becomes_idle_is_stuck_until_its_code_is_mend
 
 
 BAD_NAMES: list[Any] = ["x" * 1_000_000, "\ud800", 7, "", None]
+
+
+async def test_code_that_gets_stuck_where_it_once_went_on_is_stuck_until_mended(place: Place) -> None:
+    """In replay: nothing is consumed, and a look by an engine without the code changes nothing."""
+    spinning = False
+
+    @workflow(name="w")
+    async def turns(ctx: Context) -> Any:
+        while spinning:
+            await ctx.sleep(0)
+        return [await one(), await ctx.wait_for_event("go")]
+
+    @workflow
+    async def bystander(ctx: Context) -> int:
+        return await one()
+
+    async with engine(place, turns) as e:
+        await seen(await e.start(turns, id="r"), t.WaitOpened)
+    spinning = True
+    for count, flow, kind in ((1, turns, "stuck"), (2, bystander, "no_worker")):
+        async with engine(place, flow) as e:
+            handle = await e.get("r")
+            if flow is turns:
+                await handle.signal("go", "kept")
+            with pytest.raises(HandlerError):
+                await handle.result(timeout=60)
+            kinds = [note.kind for note in await seen(handle, t.RunAttention, count)]
+            assert kinds[-1] == kind
+            assert work_agrees(e.store)
+    spinning = False
+    async with engine(place, turns) as e:
+        handle = await e.get("r")
+        assert await handle.result(timeout=20) == [1, "kept"]
+        assert work_agrees(e.store)
 
 
 async def test_names_that_cannot_be_are_refused_where_they_are_written(place: Place) -> None:

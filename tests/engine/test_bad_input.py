@@ -12,7 +12,7 @@ from refold.events.errors import HandlerError, UnknownEvent
 from refold.events.open import open_store
 from refold.events.store import Append, Unit
 from refold.events.stream import Row, row_hash
-from tests.engine.kit import HandClock, Place, engine, of, seen, tags, until, waiting
+from tests.engine.kit import HandClock, Place, engine, of, seen, tags, until, waiting, work_agrees
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +77,7 @@ async def test_a_run_without_code_waits_visibly_and_goes_on_when_its_code_is_bac
         assert await handle.result() == 2
         assert [a.kind for a in of(handle, t.RunAttention)] == [kind, "none"]
         assert {"run.failed", "step.failed"}.isdisjoint(tags(handle))
+        assert work_agrees(e.store)
 
 
 def of_closed(place: Place, clock: HandClock) -> list[t.RunAttention]:

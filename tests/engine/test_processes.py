@@ -28,8 +28,10 @@ def effects(folder: Path) -> list[str]:
 
 def ended(process: subprocess.Popen[str]) -> str:
     """Everything it still had to say."""
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+    assert process.stdout is not None and process.stderr is not None  # noqa: PT018 - both are pipes
+    # Not communicate(): it does not know of what lines_until() has read ahead.
+    output, errors = process.stdout.read(), process.stderr.read()
+    assert process.wait(60) == 0, errors
     assert "Traceback" not in errors, errors
     return output
 

@@ -8,7 +8,7 @@ import pytest
 
 from refold import Context, Engine, Retry, step, workflow
 from refold.events import types as t
-from tests.engine.kit import Place, engine, of, tags, until
+from tests.engine.kit import Place, engine, of, tags, until, work_agrees
 
 pytestmark = pytest.mark.anyio
 
@@ -172,6 +172,7 @@ async def test_many_runs_in_every_state_survive_a_shutdown_and_finish(place: Pla
             assert {"run.failed", "step.failed"}.isdisjoint(tags(handle))
             completed = [event.step for event in of(handle, t.StepCompleted)]
             assert len(completed) == len(set(completed)) == 4
+        assert work_agrees(e.store)
 
 
 async def test_whoever_waits_for_a_result_hears_of_the_shutdown(place: Place) -> None:
