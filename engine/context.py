@@ -76,7 +76,7 @@ class Context:
 
     @property
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
-        """A logger with the run's id (`record.refold_run`) that keeps silent while replaying."""
+        """A logger with run and trace id (`record.refold_run`, `refold_trace`), silent while replaying."""
         if self._log is None:
             self._log = _RunLogger(_logger, self._run)
         return self._log
@@ -139,7 +139,7 @@ class _RunLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds the run's id to records; drops them while the run replays."""
 
     def __init__(self, logger: logging.Logger, run: Any) -> None:
-        super().__init__(logger, {"refold_run": run.run_id})
+        super().__init__(logger, {"refold_run": run.run_id, "refold_trace": run.started.trace})
         self._run = run
 
     def isEnabledFor(self, level: int) -> bool:

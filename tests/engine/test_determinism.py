@@ -74,6 +74,9 @@ async def test_two_runs_draw_different_numbers(place: Place) -> None:
 async def test_the_logger_of_a_run_is_silent_while_it_replays(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """C06, and B15: its lines carry the trace id."""
+    of_trace = ""
+
     @workflow
     async def speaks(ctx: Context) -> None:
         ctx.log.warning("before %s", 1)
@@ -85,12 +88,14 @@ async def test_the_logger_of_a_run_is_silent_while_it_replays(
         async with engine(place, speaks) as e:
             handle = await e.start(speaks, id="r")
             await seen(handle, t.WaitOpened)
+            (of_trace,) = {event.trace for event in of(handle, t.Event)}
             if turn == 2:
                 await handle.signal("go")
                 await handle.result()
     spoken = [record for record in caplog.records if record.name == "refold.run"]
     assert [record.getMessage() for record in spoken] == ["before 1", "after"]
     assert {getattr(record, "refold_run", "") for record in spoken} == {"r"}
+    assert {getattr(record, "refold_trace", "") for record in spoken} == {of_trace}
 
 
 def _resolve() -> Any:
