@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,10 +17,10 @@ from ..events.clock import (
     new_trace_id,
     to_datetime,
 )
-from ..events.errors import ConfigurationError, RunEnded, RunNotFound, StoreCorrupt
+from ..events.errors import ConfigurationError, NotRegistered, RunEnded, RunNotFound, StoreCorrupt
 from ..events.open import open_store
 from ..events.registry import Unknown, look_at_event
-from ..events.store import Append, Store
+from ..events.store import Append, Store, Unit
 from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
@@ -29,7 +29,7 @@ from .handle import Handle
 from .names import check_name, check_run_id, check_text
 from .read_models import ReadModels
 from .settings import Settings
-from .starting import Told, existing_run, input_digest, key_append, register
+from .starting import KEYS, Told, existing_run, input_digest, key_append, register, taken_by
 from .worker import Worker, start_unit
 from .workflow import Workflow
 
@@ -37,6 +37,7 @@ R = TypeVar("R")
 
 DEFAULT_STORE = "refold.db"
 POLL_S = 0.02
+END_PAGE = 500
 END_TAGS = frozenset(kind.TAG for kind in t.ENDS)
 
 
@@ -109,17 +110,24 @@ class Engine:
     async def close(self) -> None:
         """Shut down gracefully: nothing new starts, bodies get `settings.grace` seconds, all is stored."""
         worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.close(self.settings.grace)
+        try:
+            if worker is not None:
+                await _to_its_end(worker.close(self.settings.grace))
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
         views, self._views = self._views, None
-        if views is not None:
-            views.close()
         store, self._store = self._store, None
-        if store is not None and isinstance(self._given, str | os.PathLike):
-            store.close()
-        elif store is not None and self._holds:  # else it is another engine that holds it
-            store.release()
-        self._holds = False
+        try:
+            if views is not None:
+                views.close()
+        finally:
+            if store is not None and isinstance(self._given, str | os.PathLike):
+                store.close()
+            elif store is not None and self._holds:  # else it is another engine that holds it
+                store.release()
+            self._holds = False
 
     @property
     def store(self) -> Store:
@@ -181,9 +189,10 @@ class Engine:
                 check_name(value, what)
         packed = flow.encode_args(args)
         digest = input_digest(flow.name, packed)
-        if (
-            existing := existing_run(self.store, run_id if id is not None else None, key, flow, digest)
-        ) is not None:
+        existing = existing_run(self.store, id, key, flow, digest)
+        if existing is not None:
+            if key is not None:
+                await self._bind_key(key, existing, digest)
             return Handle(self, existing, flow)
         head: dict[str, Any] = {"id": new_event_id(), "at": to_datetime(self.clock.now()), "by": by}
         started = t.RunStarted(
@@ -191,11 +200,11 @@ class Engine:
             attributes=_plain(attributes or {}),
             trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(), **head,
         )  # fmt: skip
-        extra = key_append(key, run_id, digest, started) if key else ()
+        extra = key_append(key, run_id, digest, started.at, started.id) if key else ()
         try:
             await self._store_start(flow, run_id, started, extra)
         except errors.AppendRefused as refused:
-            found = existing_run(self.store, run_id if id is not None else None, key, flow, digest)
+            found = existing_run(self.store, id, key, flow, digest)
             if found is None:
                 raise refused
             return Handle(self, found, flow)
@@ -206,13 +215,31 @@ class Engine:
         handle: Handle[R] = await self.start(workflow, *args, **options)
         return await handle.result()
 
+    async def _bind_key(self, key: str, run_id: str, digest: str) -> None:
+        """The run was there under its id; from now on it is the key's, too."""
+        if self.store.read(KEYS + key, 0, 1):
+            return
+        unit = Unit(key_append(key, run_id, digest, to_datetime(self.clock.now())))
+        try:
+            await self._append(unit)
+        except errors.AppendRefused:
+            taken_by(self.store, key, run_id, digest)
+
+    async def _append(self, unit: Unit) -> None:
+        if self._worker is None:
+            (refusal,) = self.store.commit([unit])
+            if refusal is not None:
+                raise errors.AppendRefused(refusal.stream, refusal.expected, refusal.found)
+            return
+        told = Told()
+        self._worker.log.append(unit, told, retry=False)
+        await told.durable()
+
     async def _store_start(
         self, flow: Workflow[Any, Any], run_id: str, started: t.RunStarted, extra: tuple[Append, ...]
     ) -> None:
         if self._worker is None:
-            (refusal,) = self.store.commit([start_unit(run_id, started, extra)])
-            if refusal is not None:
-                raise errors.AppendRefused(refusal.stream, refusal.expected, refusal.found)
+            await self._append(start_unit(run_id, started, extra))
             return
         if self._worker.log.full:
             await self._worker.log.room()
@@ -312,9 +339,19 @@ class Engine:
         """Wait for a run's end and return the event."""
         while (end := self._stored_end(run_id)) is None:
             if self._worker is not None and not self._worker.closing:
+                self._check_registered(run_id)
                 return await self._worker.end_of(run_id)
             await asyncio.sleep(POLL_S)
         return end
+
+    def _check_registered(self, run_id: str) -> None:
+        """Nobody here will ever bring a run to its end whose workflow this engine does not have."""
+        work = self.store.work(run_id)
+        if work is not None and (work.workflow, work.version) not in self.workflows:
+            raise NotRegistered(
+                f"run {run_id!r} belongs to workflow {work.workflow!r} version {work.version!r}, which this "
+                "engine does not have: pass it in `workflows=[…]`"
+            )
 
     def _stored_end(self, run_id: str) -> Event | None:
         work = self.store.work(run_id)
@@ -322,10 +359,14 @@ class Engine:
             raise RunNotFound(run_id)
         if work.state != "done":
             return None
-        for event in reversed(self.store.read(run_id, max(0, self.store.tail(run_id).version - 50))):
-            if event.tag in END_TAGS:
-                return event.event()
-        return None
+        before = self.store.tail(run_id).version
+        while before > 0:  # facts may follow the end: what bodies that unwound have spent
+            first = max(0, before - END_PAGE)
+            for row in reversed(self.store.read(run_id, first, before - first)):
+                if row.tag in END_TAGS:
+                    return row.event()
+            before = first
+        raise StoreCorrupt(f"run {run_id!r} is {work.status} by the table `work`, but its stream has no end")
 
     def events(self, run_id: str) -> list[Event | Unknown]:
         """A run's whole history, decoded. Raises `RunNotFound`."""
@@ -357,3 +398,25 @@ def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes as the log will give them back. Raises `ValueRefused`."""
     read: dict[str, Any] = codec.decoder(dict[str, Any])(codec.encode(attributes, "attributes"), "attributes")
     return read
+
+
+async def _to_its_end(closing: Coroutine[Any, Any, None]) -> None:
+    """Wait for a shutdown even when the waiter is cancelled, once or (anyio) again and again; then say so.
+
+    Left in the middle, it would leave the store held by a process that no longer executes it.
+    """
+    import anyio
+
+    task = asyncio.ensure_future(closing)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                if task.cancelled():
+                    raise
+                cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -68,8 +69,9 @@ def input_digest(name: str, args: Raw) -> str:
     return hashlib.sha256(name.encode() + b"\0" + plain).hexdigest()
 
 
-def key_append(key: str, run_id: str, digest: str, started: t.RunStarted) -> tuple[Append, ...]:
-    taken = t.KeyTaken(run_id=run_id, digest=digest, id=new_event_id(), at=started.at, cause=started.id)
+def key_append(key: str, run_id: str, digest: str, at: datetime, cause: str = "") -> tuple[Append, ...]:
+    """What makes a start key the run's."""
+    taken = t.KeyTaken(run_id=run_id, digest=digest, id=new_event_id(), at=at, cause=cause)
     rows, _ = chain(KEYS + key, Tail(), [taken])
     return (Append(KEYS + key, 0, rows),)
 
@@ -78,15 +80,8 @@ def existing_run(
     store: Store, run_id: str | None, key: str | None, flow: Workflow[Any, Any], digest: str
 ) -> str | None:
     """The run that already has this id or key. Raises `StartConflict` when it is another one."""
-    if key is not None and (rows := store.read(KEYS + key, 0, 1)):
-        taken = cast(t.KeyTaken, rows[0].event())
-        if taken.digest != digest:
-            raise StartConflict(
-                f"start key {key!r} belongs to run {taken.run_id!r}, which was started with another "
-                "workflow or other input; use another key",
-                taken.run_id,
-            )
-        return taken.run_id
+    if key is not None and (taken := taken_by(store, key, run_id, digest)) is not None:
+        return taken
     if run_id is not None and (rows := store.read(run_id, 0, 1)):
         started = cast(t.RunStarted, rows[0].event())
         if input_digest(started.workflow, started.args) != digest:
@@ -97,3 +92,17 @@ def existing_run(
             )
         return run_id
     return None
+
+
+def taken_by(store: Store, key: str, run_id: str | None, digest: str) -> str | None:
+    """The run that has this key. Raises `StartConflict` when that is not the run, or the input, asked for."""
+    rows = store.read(KEYS + key, 0, 1)
+    if not rows:
+        return None
+    taken = cast(t.KeyTaken, rows[0].event())
+    if taken.digest != digest or run_id not in (None, taken.run_id):
+        asked = "with another workflow or other input" if taken.digest != digest else f"not {run_id!r}"
+        raise StartConflict(
+            f"start key {key!r} belongs to run {taken.run_id!r}, {asked}; use another key", taken.run_id
+        )
+    return taken.run_id
