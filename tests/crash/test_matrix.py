@@ -21,14 +21,12 @@ RESULTS = {
 
 
 def kills(flow: str, moments: int) -> list[tuple[int, ...]]:
-    """Each moment alone, and each followed by two early deaths of those who take over.
+    """Each moment alone, and every second one followed by four early deaths of those who take over.
 
-    `storm` has half as many moments as all others together: every second one, and that with company.
+    `storm` has half as many moments as all others together, and goes without the first kind.
     """
-    if flow == "storm":
-        return [(n, 1 + n % 8, 1 + 3 * n % 11) for n in range(1, moments + 1, 2)]
-    alone = [(n,) for n in range(1, moments + 1)]
-    return [*alone, *((n, 1 + n % 8, 1 + 3 * n % 11) for n in range(1, moments + 1))]
+    alone = [] if flow == "storm" else [(n,) for n in range(1, moments + 1)]
+    return [*alone, *((n, *(1 + n * k % (6 + k) for k in (1, 3, 5, 7))) for n in range(1, moments + 1, 2))]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +40,11 @@ def test_a_run_survives_a_kill_at_every_moment(server: Server, flow: str, part: 
         assert outcome.problems == [], f"killed {outcome.deaths}"
         assert flow == "careful" or outcome.result == calm.result
         planned, deaths = planned + len(case), deaths + len(outcome.deaths)
-    assert deaths >= planned * 0.6  # those who take over near the end may be through before they die
+    # Those who take over near the end, and from the first moment on in `idle`, are through before they die.
+    assert deaths >= (1 if flow == "idle" else 0.6 * planned)
 
 
-def test_the_matrix_has_more_than_a_thousand_kills_of_every_kind(server: Server) -> None:
+def test_the_matrix_has_a_thousand_kills_of_every_kind(server: Server) -> None:
     calm = {flow: server.unkilled(flow) for flow in PARTS}
     assert sum(len(case) for flow in PARTS for case in kills(flow, calm[flow].moments)) > 1_100
     for flow, outcome in calm.items():
