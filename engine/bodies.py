@@ -12,8 +12,8 @@ from ..events import codec, types as t
 from ..events.clock import step_trace_id
 from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
 from .commands import StepCommand
+from .failures import failure_of
 from .names import check_text
-from .run import failure_of
 from .threads import Job, Threads
 
 ABANDON_S = 1.0

@@ -6,12 +6,10 @@ matched against the log (`match`, on replay) or taken as new (`take`).
 
 import asyncio
 import contextvars
-import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import Raw
 
 from ..events import codec, errors, types as t
@@ -28,6 +26,7 @@ from .commands import (
 )
 from .context import Context
 from .divergence import report
+from .failures import failure_of, step_error
 from .loop import Evicted, Future, Loop, Timer
 from .step import Step, encode_call
 from .workflow import Workflow
@@ -381,39 +380,3 @@ class HandlerExit(errors.HandlerError):
 def _failed(error: BaseException) -> EndCommand:
     failure = failure_of(error)
     return EndCommand(t.RunFailed, lambda head: t.RunFailed(error=failure, **head))
-
-
-def failure_of(error: BaseException, error_class: str = "error") -> t.Failure:
-    """An exception as the log keeps it, whatever its own methods do."""
-    return t.Failure(
-        type=type(error).__name__[:200],
-        message=_clean(_text_of(error))[:8_192],
-        error_class=error_class,
-        traceback=_clean("".join(traceback.format_exception(error)))[-8_192:],
-        data=_data_of(error),
-    )
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as fault:
-        return f"(its own text cannot be had: {type(fault).__name__})"
-
-
-def _data_of(error: BaseException) -> Raw:
-    try:
-        return codec.encode(getattr(error, "data", None))
-    except Exception as fault:  # a property may raise anything
-        return codec.encode(f"(cannot be stored: {_clean(_text_of(fault))[:8_192]})")
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def step_error(key: str, failure: t.Failure) -> errors.StepFailed:
-    """What the handler sees of a failure: the same live and on replay."""
-    kinds = {"timed_out": errors.StepTimedOut, "interrupted": errors.StepInterrupted}
-    kind = kinds.get(failure.error_class, errors.StepFailed)
-    return kind(key, failure.type, failure.message, msgspec.json.decode(failure.data))
