@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,7 +17,7 @@ from ..events.clock import (
     new_trace_id,
     to_datetime,
 )
-from ..events.errors import ConfigurationError, NotRegistered, RunEnded, RunNotFound, StoreCorrupt
+from ..events.errors import ConfigurationError, RunEnded, RunNotFound, StoreCorrupt
 from ..events.open import open_store
 from ..events.registry import Unknown, look_at_event
 from ..events.store import Append, Store, Unit
@@ -25,11 +25,21 @@ from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
 from . import inbox
+from .closing import to_its_end
 from .handle import Handle
 from .names import check_name, check_run_id, check_text
 from .read_models import ReadModels
 from .settings import Settings
-from .starting import KEYS, Told, existing_run, input_digest, key_append, register, taken_by
+from .starting import (
+    KEYS,
+    Told,
+    existing_run,
+    input_digest,
+    key_append,
+    plain_attributes,
+    register,
+    taken_by,
+)
 from .worker import Worker, start_unit
 from .workflow import Workflow
 
@@ -112,7 +122,8 @@ class Engine:
         worker, self._worker = self._worker, None
         try:
             if worker is not None:
-                await _to_its_end(worker.close(self.settings.grace))
+                worker.closing = True  # at once: nothing that is stored from here on begins
+                await to_its_end(worker.close(self.settings.grace))
         finally:
             self._let_go()
 
@@ -197,7 +208,7 @@ class Engine:
         head: dict[str, Any] = {"id": new_event_id(), "at": to_datetime(self.clock.now()), "by": by}
         started = t.RunStarted(
             workflow=flow.name, workflow_version=flow.version, args=packed, seed=new_seed(), key=key or "",
-            attributes=_plain(attributes or {}),
+            attributes=plain_attributes(attributes or {}),
             trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(), **head,
         )  # fmt: skip
         extra = key_append(key, run_id, digest, started.at, started.id) if key else ()
@@ -339,19 +350,12 @@ class Engine:
         """Wait for a run's end and return the event."""
         while (end := self._stored_end(run_id)) is None:
             if self._worker is not None and not self._worker.closing:
-                self._check_registered(run_id)
+                work = self.store.work(run_id)
+                if work is not None and (work.workflow, work.version) not in self.workflows:
+                    self._worker.recovery.enqueue(run_id)  # it is found out, noted and told at once
                 return await self._worker.end_of(run_id)
             await asyncio.sleep(POLL_S)
         return end
-
-    def _check_registered(self, run_id: str) -> None:
-        """Nobody here will ever bring a run to its end whose workflow this engine does not have."""
-        work = self.store.work(run_id)
-        if work is not None and (work.workflow, work.version) not in self.workflows:
-            raise NotRegistered(
-                f"run {run_id!r} belongs to workflow {work.workflow!r} version {work.version!r}, which this "
-                "engine does not have: pass it in `workflows=[…]`"
-            )
 
     def _stored_end(self, run_id: str) -> Event | None:
         work = self.store.work(run_id)
@@ -392,31 +396,3 @@ class Engine:
             except StoreCorrupt as error:
                 problems.append(str(error))
         return Verified(len(rows) + len(mail), 2 if mail else 1, tuple(problems))
-
-
-def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes as the log will give them back. Raises `ValueRefused`."""
-    read: dict[str, Any] = codec.decoder(dict[str, Any])(codec.encode(attributes, "attributes"), "attributes")
-    return read
-
-
-async def _to_its_end(closing: Coroutine[Any, Any, None]) -> None:
-    """Wait for a shutdown even when the waiter is cancelled, once or (anyio) again and again; then say so.
-
-    Left in the middle, it would leave the store held by a process that no longer executes it.
-    """
-    import anyio
-
-    task = asyncio.ensure_future(closing)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
-                if task.cancelled():
-                    raise
-                cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled

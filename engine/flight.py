@@ -133,7 +133,7 @@ class Flight:
             body.loop.call_soon_threadsafe(lambda: body.owner.record(body, kind, fields))
             return
         about: dict[str, Any] = {"step": body.command.number, "attempt": body.attempt}
-        live.note(kind(**about, **fields, **live.head(body.started_id)), urgent=False)
+        live.note(kind(**about, **fields, **live.head(body.started_id)), urgent=kind is t.CostRecorded)
 
     def body_ended(self, body: Body, outcome: Outcome) -> None:
         """An attempt is over: deliver its result or error, plan the next attempt, or keep the evidence."""

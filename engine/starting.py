@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
 import msgspec
 from msgspec import Raw
 
-from ..events import types as t
+from ..events import codec, types as t
 from ..events.clock import new_event_id
 from ..events.errors import ConfigurationError, RefoldError, StartConflict
 from ..events.store import Append, Store
@@ -106,3 +106,9 @@ def taken_by(store: Store, key: str, run_id: str | None, digest: str) -> str | N
             f"start key {key!r} belongs to run {taken.run_id!r}, {asked}; use another key", taken.run_id
         )
     return taken.run_id
+
+
+def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes as the log will give them back. Raises `ValueRefused`."""
+    read: dict[str, Any] = codec.decoder(dict[str, Any])(codec.encode(attributes, "attributes"), "attributes")
+    return read

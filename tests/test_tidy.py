@@ -37,7 +37,7 @@ LONG_FUNCTIONS: dict[str, int] = {}
 LAZY = {
     "events/open.py: .memory": "a store's recorders cost 0.1 s; `import refold` should not pay for them",
     "events/open.py: .sqlite": "the same",
-    "engine/engine.py: anyio": "0.1 s, and only a shutdown needs it",
+    "engine/closing.py: anyio": "0.1 s, and only a shutdown needs it",
     "argparse": "only the command line needs it, and the library must not pay for it",
     "importlib.metadata": "47 ms, and only `__version__` needs it",
     "rich": "only a terminal needs it",
