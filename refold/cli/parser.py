@@ -186,7 +186,7 @@ def _rebuild(commands: Any) -> None:
         "  refold rebuild\n  refold rebuild --check runs steps",
     )  # fmt: skip
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="runs, steps, step_edges, costs (default: all)"
+        "names", nargs="*", metavar="NAME", help="runs, steps, step_edges, costs, work (default: all)"
     )
     parser.add_argument("--check", action="store_true", help="only compare every value; 1 when any differs")
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine.read_models import ReadModels
-from ..events.errors import ConfigurationError, StoreCorrupt, StoreReadOnly
+from ..events.dispatch import rebuild_work, work_differences
+from ..events.errors import ConfigurationError, StoreBusy, StoreCorrupt, StoreReadOnly
 from ..events.store import Store
 from ..events.verify import Verified, verify as verify_log
 from ..projections.core import CORE
@@ -16,6 +17,9 @@ from .screen import LiveLine, Screen
 from .stores import existing, store_url
 from .text import as_json, count, visible
 
+WORK = "work"
+ALL = [*(projection.name for projection in CORE), WORK]
+"""Every table that is a fold of the log."""
 SHOWN = 20
 """Problems printed; `--json` has all."""
 
@@ -64,7 +68,7 @@ def _compare(store: Store, screen: Screen) -> tuple[list[str], str]:
     try:
         models.catch_up()
         with screen.live() as live:
-            found = models.check(progress=_progress(live, "comparing the read models with the log"))
+            found = _all_differences(models, None, _progress(live, "comparing the read models with the log"))
             return [str(difference) for difference in found], ""
     except StoreCorrupt as error:
         return [str(error)], ""
@@ -107,7 +111,7 @@ def _print_verified(screen: Screen, url: str, found: Verified, differences: list
         command = f"refold rebuild --store {shlex.quote(url)}"
         screen.print("  build them again: ", (visible(command), "bold"))
     else:
-        names = ", ".join(projection.name for projection in CORE)
+        names = ", ".join(ALL)
         screen.print("  ", screen.mark(True), f" read models equal the log: {names}")
 
 
@@ -129,8 +133,8 @@ def rebuild(args: argparse.Namespace, screen: Screen) -> int:
 
 def _check(models: ReadModels, names: list[str] | None, screen: Screen, json: bool) -> int:
     with screen.live() as live:
-        differences = models.check(names, _progress(live, "comparing with the log"))
-    shown = ", ".join(names or [projection.name for projection in CORE])
+        differences = _all_differences(models, names, _progress(live, "comparing with the log"))
+    shown = ", ".join(names or ALL)
     if json:
         equal = not differences
         screen.raw(
@@ -151,16 +155,45 @@ def _check(models: ReadModels, names: list[str] | None, screen: Screen, json: bo
     return FAILED if differences else OK
 
 
+def _all_differences(
+    models: ReadModels, names: list[str] | None, progress: Callable[[int, int], None] | None
+) -> list[Difference]:
+    """Those of the read models, and of the dispatch table, which is a fold of the log like them."""
+    tables = None if names is None else [name for name in names if name != WORK]
+    found = models.check(tables, progress) if tables != [] else []
+    if names is None or WORK in names:
+        found += [
+            Difference(WORK, (d.run_id,), d.column, _value(d.live), _value(d.log))
+            for d in work_differences(models.store)
+        ]
+    return found
+
+
+def _value(value: object) -> int | float | str | None:
+    return value if value is None or isinstance(value, int | float | str) else str(value)
+
+
 def _plain(difference: Difference) -> dict[str, Any]:
     return {name: getattr(difference, name) for name in difference.__struct_fields__}
 
 
 def _rebuild(models: ReadModels, names: list[str] | None, screen: Screen, json: bool) -> int:
     with screen.live() as live:
-        events = models.rebuild(names, _progress(live, "rebuilding"))
-    shown = names or [projection.name for projection in CORE]
+        tables = None if names is None else [name for name in names if name != WORK]
+        events = models.rebuild(tables, _progress(live, "rebuilding")) if tables != [] else 0
+    shown, note = list(names or ALL), ""
+    if WORK in shown:
+        try:
+            rebuild_work(models.store)
+        except StoreBusy as busy:
+            if names is not None:
+                raise
+            shown.remove(WORK)
+            note = f"; {WORK} is left alone while {busy.holder or 'another process'} executes"
     if json:
         screen.raw(as_json({"rebuilt": shown, "events": events}))
     else:
-        screen.print(screen.mark(True), f" rebuilt from {count(events, 'event')}: {', '.join(shown)}")
+        screen.print(
+            screen.mark(True), f" rebuilt from {count(events, 'event')}: {', '.join(shown)}{visible(note)}"
+        )
     return OK

@@ -18,6 +18,8 @@ from ..projections.views import Views
 
 def store_url(given: str | None) -> str:
     """The option, else `$REFOLD_STORE`, else `refold.db`."""
+    if given == "":
+        raise ConfigurationError("--store is empty: is the variable set that it was to come from?")
     return given or os.environ.get("REFOLD_STORE") or DEFAULT_STORE
 
 
