@@ -23,7 +23,7 @@ from refold.engine import worker
 from refold.events.dispatch import rebuild_work, work_differences
 from refold.events.errors import StoreCorrupt
 from refold.events.open import open_store
-from tests.engine.kit import until
+from tests.engine.kit import tags, until
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ async def test_steps_asked_for_in_the_activation_that_ends_the_run_never_were(pa
         handle = await engine.start(ends_at_once)
         with pytest.raises(RunFailed, match="no"):
             await handle.result(timeout=30)
-        assert [event.TAG for event in handle.events()] == ["run.started", "run.claimed", "run.failed"]
+        assert tags(handle) == ["run.started", "run.claimed", "run.failed"]
 
 
 async def test_a_step_cancelled_before_its_body_began_holds_up_nothing(path: Path) -> None:
