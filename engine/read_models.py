@@ -24,6 +24,8 @@ FOLLOW_S = 0.05
 """How long new events may wait for company: one write of many rows costs little more than one of a few."""
 SLICE_S = 0.004
 """How long a slice may hold up the host loop."""
+IDLE_S = 0.2
+"""The same while nothing happens; `wait` does not wait for it."""
 BUSY_S = 0.05
 RETRY_S = 1.0
 
@@ -56,8 +58,8 @@ class ReadModels:
         pause = FOLLOW_S
         began = perf_counter()
         try:
-            if self.runner.catch_up(self._batch) >= self._batch:
-                pause = 0.0
+            folded = self.runner.catch_up(self._batch)
+            pause = 0.0 if folded >= self._batch else FOLLOW_S if folded else IDLE_S
         except StoreError as error:
             _log.error("the read models cannot be written, the log goes on without them: %s", error)
             pause = RETRY_S
