@@ -10,22 +10,11 @@ from ..events.clock import new_event_id, new_jitter
 from ..events.types import Event
 from .alarms import Alarms
 from .attempts import Attempts
-from .bodies import Bodies, Body, Outcome
+from .bodies import Body, Outcome
 from .commands import StepCommand
 from .run import Run
 
 ENDS_ATTEMPT = (t.StepCompleted, t.StepFailed, t.StepAttemptFailed)
-
-
-class FlightHost(Protocol):
-    """What a flight needs of the worker."""
-
-    @property
-    def bodies(self) -> Bodies: ...
-    @property
-    def closing(self) -> bool: ...
-    @property
-    def thread_id(self) -> int: ...
 
 
 class Live(Protocol):
