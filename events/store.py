@@ -26,14 +26,30 @@ class Append(Struct, frozen=True):
     differs, so the successor of a refused append cannot slip in behind a stranger's rows."""
 
 
-class Unit(Struct, frozen=True):
-    """What is stored whole or not at all."""
+class Post(Struct, frozen=True):
+    """A message for a run's inbox: stored behind whatever is there, at the version it then gets.
 
-    appends: tuple[Append, ...]
-    work: Work | None = None
-    """Row of `work` to write in the same transaction (all columns but `mail`)."""
-    mail: tuple[str, int] | None = None
-    """`(run_id, version)`: the run's inbox has grown to this version."""
+    Whoever posts need not know where the inbox stands, so correspondents never conflict.
+    """
+
+    run_id: str
+    tag: str
+    state: bytes
+    """JSON of the event."""
+    expected: int = -1
+    """Version the inbox must be at, for a message that was checked against it; -1: any."""
+
+
+class Unit(Struct, frozen=True):
+    """What is stored whole or not at all: a run's append, its children's starts, what it tells others."""
+
+    appends: tuple[Append, ...] = ()
+    works: tuple[Work, ...] = ()
+    """Rows of `work` to write in the same transaction (all columns but `mail`)."""
+    posts: tuple[Post, ...] = ()
+    """Messages for inboxes; the store counts the new version as the run's `mail`."""
+    blobs: tuple[tuple[str, bytes], ...] = ()
+    """Contents by digest (SHA-256, hex), of values too large for their events."""
 
 
 class Refusal(Struct, frozen=True):
@@ -63,6 +79,10 @@ class Store(Protocol):
 
     def tail(self, stream: str) -> Tail:
         """Last version and hash of a stream; `Tail()` when it does not exist."""
+        ...
+
+    def blob(self, digest: str) -> bytes:
+        """A content by its digest. Raises `StoreCorrupt` when it is missing or is not what it was."""
         ...
 
     def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
