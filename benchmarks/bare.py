@@ -99,7 +99,7 @@ class OwnStore:
         for _ in range(count):
             expected = self._tail.version
             rows, self._tail = chain(STREAM, self._tail, self._events)
-            if self._store.commit([Unit((Append(STREAM, expected, rows),), work)]) != [None]:
+            if self._store.commit([Unit((Append(STREAM, expected, rows),), (work,))]) != [None]:
                 raise RuntimeError("the store refused an append that fits")
         return (time.perf_counter() - began) / count
 

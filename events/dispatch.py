@@ -46,7 +46,10 @@ def work_differences(store: Store) -> list[WorkDifference]:
     for run_id in sorted(built.keys() | live.keys()):
         if built.get(run_id) != live.get(run_id):
             found += _differences(store, run_id)
-    return found
+    both = sorted(built.keys() & live.keys())
+    return found + _mail_differences(
+        store, [run_id for run_id in both if built[run_id][1] != live[run_id][1]]
+    )
 
 
 def rebuild_work(store: Store) -> int:
@@ -85,3 +88,16 @@ def _differences(store: Store, run_id: str) -> list[WorkDifference]:
             one, other = asdict(live), asdict(built)
             found = [WorkDifference(run_id, c, one[c], other[c]) for c in one if one[c] != other[c]]
     return found
+
+
+def _mail_differences(store: Store, run_ids: list[str]) -> list[WorkDifference]:
+    """Look at the mail of these runs again: it must lie between two looks at their inboxes."""
+    if not run_ids:
+        return []
+    before = [store.tail(run_id + INBOX).version for run_id in run_ids]
+    mail = {work.run_id: mail for work, mail in store.all_work()}
+    return [
+        WorkDifference(run_id, "mail", mail[run_id], found)
+        for run_id, least in zip(run_ids, before, strict=True)
+        if run_id in mail and not least <= mail[run_id] <= (found := store.tail(run_id + INBOX).version)
+    ]

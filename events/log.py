@@ -16,6 +16,7 @@ from time import perf_counter
 
 from .errors import AppendRefused, RefoldError, StoreError
 from .store import Refusal, Store, Unit
+from .stream import INBOX
 
 Done = Callable[[RefoldError | None], None]
 """Told once whether the unit is durable (None) or why it never will be."""
@@ -33,6 +34,8 @@ MAX_BATCH = 1_000
 """Units in one transaction."""
 MAX_QUEUE = 10_000
 """Units that may wait; then `room()` holds back whoever produces more."""
+LOOK_BACK = 10_000
+"""How many last messages of an inbox are looked through for one of unknown outcome; others post, too."""
 RETRY_S = (0.05, 2.0)
 """First and longest pause between tries when the store cannot be written."""
 
@@ -185,7 +188,8 @@ class Log:
         if self.failure is None:
             _log.error("the log cannot be written, appends wait: %s", error)
         self.failure = error
-        fates = [self._stored(pending.unit) for pending in batch]
+        inboxes: dict[str, set[bytes]] = {}
+        fates = [self._stored(pending.unit, inboxes) for pending in batch]
         if None in fates and not self._closed:
             # Appended again now, what was stored would be refused, and delivered twice: look again first.
             self._busy = True
@@ -206,18 +210,24 @@ class Log:
             self._schedule(self._pause_s)
             self._pause_s = min(self._pause_s * 2, RETRY_S[1])
 
-    def _stored(self, unit: Unit) -> bool | None:
+    def _stored(self, unit: Unit, inboxes: dict[str, set[bytes]]) -> bool | None:
         """Whether a unit of unknown outcome is in the store; None when that cannot be told yet.
 
         Rows are compared by hash, which covers the event's unique id: never by version alone, or a
-        stranger's row would pass for ours.
+        stranger's row would pass for ours. A message has no version of ours; its bytes hold its id.
         """
-        for append in unit.appends:
-            try:
+        try:
+            for append in unit.appends:
                 found = self.store.read(append.stream, append.expected, 1)
-            except StoreError:
-                return None
-            return bool(found) and found[0].hash == append.rows[0].hash
+                return bool(found) and found[0].hash == append.rows[0].hash
+            for post in unit.posts:
+                stream = post.run_id + INBOX
+                if stream not in inboxes:
+                    after = max(self.store.tail(stream).version - LOOK_BACK, 0)
+                    inboxes[stream] = {row.state for row in self.store.read(stream, after)}
+                return post.state in inboxes[stream]
+        except StoreError:
+            return None
         return True
 
     def _tell(self, done: Done, error: RefoldError | None) -> None:

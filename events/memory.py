@@ -7,7 +7,7 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.popo import POPOApplicationRecorder
 
 from .errors import StoreBusy, StoreError
-from .store import Append, Refusal, Unit
+from .store import Refusal, Unit
 from .stream import INBOX, Row, Tail, row_hash
 from .work import Work
 
@@ -43,31 +43,41 @@ class MemoryStore(POPOApplicationRecorder):
 
     def _commit_one(self, unit: Unit) -> Refusal | None:
         moved: dict[str, Tail] = {}
+        rows: list[Row] = []
         for append in unit.appends:
             tail = moved.get(append.stream) or self.tail(append.stream)
             if tail.version != append.expected or (append.after and tail.hash != append.after):
                 return Refusal(append.stream, append.expected, tail.version)
             if append.rows:
                 moved[append.stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
-        for append in unit.appends:
-            self._store(append)
-        if unit.work is not None:
-            run_id = unit.work.run_id
-            self._work[run_id] = unit.work
-            if run_id not in self._mail:
-                self._mail[run_id] = self.tail(run_id + INBOX).version
-        if unit.mail is not None:
-            run_id, version = unit.mail
-            if run_id in self._mail:
-                self._mail[run_id] = max(self._mail[run_id], version)
+                rows += append.rows
+        for post in unit.posts:
+            stream = post.run_id + INBOX
+            tail = moved.get(stream) or self.tail(stream)
+            if post.expected not in (-1, tail.version):
+                return Refusal(stream, post.expected, tail.version)
+            version = tail.version + 1
+            last = row_hash(tail.hash, stream, version, post.tag, post.state)
+            moved[stream] = Tail(version, last)
+            rows.append(Row(stream, version, post.tag, post.state, last))
+        self._store(rows)
+        self._dispatch(unit)
         return None
 
-    def _store(self, append: Append) -> None:
-        index = self._stored_events_index[append.stream]
-        for row in append.rows:
-            index[row.version] = len(self._stored_events)
+    def _store(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._stored_events_index[row.stream][row.version] = len(self._stored_events)
             self._stored_events.append(StoredEvent(row.stream, row.version, row.tag, row.state))
             self._hashes.append(row.hash)
+
+    def _dispatch(self, unit: Unit) -> None:
+        for work in unit.works:
+            self._work[work.run_id] = work
+            if work.run_id not in self._mail:
+                self._mail[work.run_id] = self.tail(work.run_id + INBOX).version
+        for post in unit.posts:
+            if post.run_id in self._mail:
+                self._mail[post.run_id] = self.tail(post.run_id + INBOX).version
 
     def _update_table(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """The library's way to append: the unique key is its only check, the hashes are made here."""

@@ -17,8 +17,8 @@ from msgspec.structs import astuple
 from .errors import StoreError
 from .hold import Hold
 from .sqlite_file import ERRORS, QUERIES, Datastore, File
-from .store import Append, Refusal, Unit
-from .stream import GENESIS, Row, Tail, row_hash
+from .store import Refusal, Unit
+from .stream import GENESIS, INBOX, Row, Tail, row_hash
 from .work import Work
 
 _row = partial(tuple.__new__, Row)
@@ -217,20 +217,21 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     tails = _tails(connection, units)
     rows: list[tuple[Any, ...]] = []
     work: list[tuple[Any, ...]] = []
-    mail: list[tuple[int, str]] = []
+    mail: dict[str, int] = {}
     refusals: list[Refusal | None] = []
     for unit in units:
-        refusal = _check(connection, unit.appends, tails)
+        posted: list[tuple[Any, ...]] = []
+        refusal = _check(connection, unit, tails, posted)
         refusals.append(refusal)
         if refusal is not None:
             continue
         for append in unit.appends:
             rows.extend([row[:5] for row in append.rows])
-        if unit.work is not None:
-            work.append(astuple(unit.work))
-        if unit.mail is not None:
-            run_id, version = unit.mail
-            mail.append((version, run_id))
+        for row in unit.works:
+            work.append(astuple(row))
+        if posted:
+            rows += posted
+            mail.update((post.run_id, row[1]) for post, row in zip(unit.posts, posted, strict=True))
     whole = len(rows) // _CHUNK * _CHUNK
     for start in range(0, whole, _CHUNK):
         connection.execute(_APPEND_CHUNK, tuple(chain.from_iterable(rows[start : start + _CHUNK])))
@@ -238,7 +239,7 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     if work:
         connection.executemany(_SET_WORK, work)
     if mail:
-        connection.executemany(_SET_MAIL, mail)
+        connection.executemany(_SET_MAIL, [(version, run_id) for run_id, version in mail.items()])
     return refusals
 
 
@@ -246,28 +247,45 @@ def _tails(connection: sqlite3.Connection, units: Sequence[Unit]) -> dict[str, T
     """The tails of all streams of the units, when these are many."""
     if len(units) < _MANY:
         return {}
+    names = {append.stream for unit in units for append in unit.appends}
+    names.update([post.run_id + INBOX for unit in units for post in unit.posts])
     # SQLite's JSON ends a string at a NUL; such a name is looked up by itself.
-    names = {append.stream for unit in units for append in unit.appends if "\0" not in append.stream}
-    tails = dict.fromkeys(names, Tail())
-    for stream, version, last_hash in connection.execute(_TAILS, (encode(list(names)).decode(),)):
+    wanted = [name for name in names if "\0" not in name]
+    tails = dict.fromkeys(wanted, Tail())
+    for stream, version, last_hash in connection.execute(_TAILS, (encode(wanted).decode(),)):
         tails[stream] = Tail(version, last_hash)
     return tails
 
 
 def _check(
-    connection: sqlite3.Connection, appends: Sequence[Append], tails: dict[str, Tail]
+    connection: sqlite3.Connection, unit: Unit, tails: dict[str, Tail], posted: list[tuple[Any, ...]]
 ) -> Refusal | None:
-    """Compare with the tails as they are after the units before; on success count these rows, too."""
+    """Compare with the tails as they are after the units before; on success count these rows, too.
+
+    Its posts become rows in `posted`: only here, under the write lock, is known where they belong.
+    """
     moved: dict[str, Tail] = {}
-    for append in appends:
+    for append in unit.appends:
         stream = append.stream
-        tail = moved.get(stream) or tails.get(stream)
-        if tail is None:
-            found = connection.execute(_TAIL, (stream,)).fetchone()
-            tail = tails[stream] = Tail(*found) if found else Tail()
+        tail = moved.get(stream) or tails.get(stream) or _tail(connection, stream, tails)
         if tail.version != append.expected or (append.after and tail.hash != append.after):
             return Refusal(stream, append.expected, tail.version)
         if append.rows:
             moved[stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
+    for post in unit.posts:
+        stream = post.run_id + INBOX
+        tail = moved.get(stream) or tails.get(stream) or _tail(connection, stream, tails)
+        if post.expected not in (-1, tail.version):
+            return Refusal(stream, post.expected, tail.version)
+        version = tail.version + 1
+        last = row_hash(tail.hash, stream, version, post.tag, post.state)
+        moved[stream] = Tail(version, last)
+        posted.append((stream, version, post.tag, post.state, last))
     tails.update(moved)
     return None
+
+
+def _tail(connection: sqlite3.Connection, stream: str, tails: dict[str, Tail]) -> Tail:
+    found = connection.execute(_TAIL, (stream,)).fetchone()
+    tail = tails[stream] = Tail(*found) if found else Tail()
+    return tail

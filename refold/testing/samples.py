@@ -2,9 +2,12 @@
 
 from datetime import UTC, datetime
 
-from ..events.store import Append, Store
+from msgspec import Raw
+
+from ..events.registry import encode_event
+from ..events.store import Append, Post, Store
 from ..events.stream import Row, Tail, chain
-from ..events.types import StepStarted
+from ..events.types import SignalSent, StepStarted
 from ..events.work import Work
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -21,6 +24,12 @@ def sample_append(store: Store, stream: str, count: int = 1) -> Append:
     """An append to `stream` as it stands now."""
     tail = store.tail(stream)
     return Append(stream, tail.version, sample_rows(stream, count, tail))
+
+
+def sample_post(run_id: str, name: str = "word", expected: int = -1) -> Post:
+    """A message for a run's inbox."""
+    event = SignalSent(id=f"{run_id}-{name}", at=_AT, name=name, payload=Raw(b"1"))
+    return Post(run_id, event.TAG, encode_event(event), expected)
 
 
 def sample_work(run_id: str, state: str = "running", due_at: float | None = None, seen: int = 0) -> Work:

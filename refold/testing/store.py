@@ -10,37 +10,20 @@ Run it with pytest (it needs only the `tmp_path` fixture). SQLite and memory pas
 """
 
 import threading
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from ..events.errors import StoreBusy, StoreError
-from ..events.open import open_store
 from ..events.store import Append, Refusal, Store, Unit
 from ..events.stream import INBOX, Row, Tail, check_chain
 from ..events.work import Work
-from .samples import sample_append, sample_rows, sample_work
+from .mail import MailConformance
+from .samples import sample_append, sample_post, sample_rows, sample_work
+from .suite import close, error, in_threads, put
 
 
-def _error(kind: type[Exception], act: Callable[[], object]) -> str:
-    """The message of the error that `act` must raise."""
-    try:
-        act()
-    except kind as error:
-        return str(error)
-    raise AssertionError(f"{kind.__name__} was not raised")
-
-
-class StoreConformance:
+class StoreConformance(MailConformance):
     """Subclass it under a name that begins with `Test` and say how a store is made."""
-
-    def make_store(self, tmp_path: Path) -> Store:
-        """A new, empty store."""
-        raise NotImplementedError
-
-    def open_again(self, store: Store) -> Store:
-        """Another handle on the same log, as another process would have it."""
-        return open_store(store.url)
 
     # ---- streams
 
@@ -117,9 +100,9 @@ class StoreConformance:
         store.commit([Unit((sample_append(store, "taken", 1),))])
         good, bad = sample_append(store, "good", 2), Append("taken", 0, sample_rows("taken", 1))
         for appends in ((good, bad), (bad, good)):
-            unit = Unit(appends, sample_work("good"), ("good", 7))
+            unit = Unit(appends, (sample_work("good"),), (sample_post("good"),))
             assert store.commit([unit]) == [Refusal("taken", 0, 1)]
-        assert store.read("good") == []
+        assert store.read("good") == store.read("good" + INBOX) == []
         assert store.work("good") is None
         assert store.commit([Unit((good, sample_append(store, "taken", 1)))]) == [None]
         assert (store.tail("good").version, store.tail("taken").version) == (2, 2)
@@ -130,9 +113,9 @@ class StoreConformance:
         store.commit([Unit((sample_append(store, "b", 1),))])
         late = Append("b", 0, sample_rows("b", 1))
         units = [
-            Unit((sample_append(store, "a", 1),), sample_work("a")),
-            Unit((late,), sample_work("b")),
-            Unit((sample_append(store, "c", 1),), sample_work("c")),
+            Unit((sample_append(store, "a", 1),), (sample_work("a"),)),
+            Unit((late,), (sample_work("b"),)),
+            Unit((sample_append(store, "c", 1),), (sample_work("c"),)),
         ]
         assert store.commit(units) == [None, Refusal("b", 0, 1), None]
         assert [store.tail(stream).version for stream in "abc"] == [1, 1, 1]
@@ -189,11 +172,11 @@ class StoreConformance:
                 start.wait(30)
                 outcomes[who] += handles[who].commit([Unit((append,))])
 
-        _in_threads(lambda: race(0), lambda: race(1))
+        in_threads(lambda: race(0), lambda: race(1))
         pairs = list(zip(*outcomes, strict=True))
         assert all((one is None) != (two is None) for one, two in pairs), pairs
         assert [row.version for row in store.read("run")] == list(range(1, 21))
-        _close(handles)
+        close(handles)
 
     # ---- the whole log
 
@@ -236,13 +219,13 @@ class StoreConformance:
         reader = threading.Thread(target=follow)
         reader.start()
         try:
-            _in_threads(lambda: write(handles[0], "one"), lambda: write(handles[1], "two"))
+            in_threads(lambda: write(handles[0], "one"), lambda: write(handles[1], "two"))
         finally:
             ended.set()
             reader.join(60)
         assert seen == store.scan(0, 1_000)
         assert len(seen) == 240
-        _close(handles)
+        close(handles)
 
     # ---- the dispatch table
 
@@ -256,14 +239,14 @@ class StoreConformance:
             sample_work("run", "done"),
             Work("run", "other", "3", "running", None, 0, 9, ""),
         ):
-            assert store.commit([Unit((), row)]) == [None]
+            assert store.commit([Unit(works=(row,))]) == [None]
             assert store.work("run") == row
             assert store.all_work() == [(row, 0)]
         store.close()
 
     def test_due_lists_what_wants_attention_earliest_first(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
-        _put(
+        put(
             store,
             sample_work("late", "waiting", 30.0),
             sample_work("early", "pending", 10.0),
@@ -281,44 +264,9 @@ class StoreConformance:
         assert store.next_due(50.1) is None
         store.close()
 
-    def test_a_run_with_unread_mail_is_due(self, tmp_path: Path) -> None:
-        store = self.make_store(tmp_path)
-        _put(store, *(sample_work(run_id, "waiting") for run_id in "abcd"))
-        for run_id in "bca":
-            letter = sample_append(store, run_id + INBOX, 2)
-            assert store.commit([Unit((letter,), None, (run_id, 2))]) == [None]
-        _put(store, sample_work("b", "waiting", seen=2), sample_work("c", "running", seen=1))
-        assert store.due(0.0) == ["a", "c"]
-        assert store.due(0.0, 1) == ["a"]
-        _put(store, sample_work("a", "done"), sample_work("c", "running", seen=2))
-        assert store.due(0.0) == []
-        assert dict((work.run_id, mail) for work, mail in store.all_work()) == {
-            "a": 2,
-            "b": 2,
-            "c": 2,
-            "d": 0,
-        }
-        store.close()
-
-    def test_mail_that_came_before_the_run_is_not_forgotten(self, tmp_path: Path) -> None:
-        store = self.make_store(tmp_path)
-        store.commit([Unit((sample_append(store, "run" + INBOX, 3),), None, ("run", 3))])
-        assert store.due(0.0) == []
-        _put(store, sample_work("run", "waiting"))
-        assert store.all_work()[0][1] == 3
-        assert store.due(0.0) == ["run"]
-        store.close()
-
-    def test_a_run_that_is_due_and_has_mail_is_listed_once(self, tmp_path: Path) -> None:
-        store = self.make_store(tmp_path)
-        letter = sample_append(store, "run" + INBOX)
-        store.commit([Unit((letter,), sample_work("run", "waiting", 1.0), ("run", 1))])
-        assert store.due(2.0) == ["run"]
-        store.close()
-
     def test_running_lists_what_an_owner_must_recover(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
-        _put(store, *(sample_work(f"run-{n}") for n in (3, 1, 2)), sample_work("run-0", "waiting", 1.0))
+        put(store, *(sample_work(f"run-{n}") for n in (3, 1, 2)), sample_work("run-0", "waiting", 1.0))
         assert store.running() == ["run-1", "run-2", "run-3"]
         assert store.running("run-1") == ["run-2", "run-3"]
         assert store.running("run-1", 1) == ["run-2"]
@@ -326,7 +274,7 @@ class StoreConformance:
 
     def test_work_can_be_replaced_as_a_whole(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
-        _put(store, sample_work("old"), sample_work("kept", "waiting", 1.0))
+        put(store, sample_work("old"), sample_work("kept", "waiting", 1.0))
         rows = [(sample_work("kept", "waiting", 2.0, seen=1), 1), (sample_work("new"), 4)]
         store.rebuild_work(rows)
         assert store.all_work() == rows
@@ -344,7 +292,7 @@ class StoreConformance:
         other.commit([Unit((sample_append(other, "run"),))])
         assert store.changed()
         assert not store.changed()
-        _close([store, other])
+        close([store, other])
 
     def test_one_executor_at_a_time_and_the_second_learns_the_name(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
@@ -353,12 +301,12 @@ class StoreConformance:
         store.hold("first@here")
         assert store.holding()
         for handle in (store, other):
-            assert "first@here" in _error(StoreBusy, partial(handle.hold, "second"))
+            assert "first@here" in error(StoreBusy, partial(handle.hold, "second"))
         store.release()
         store.release()
         assert not store.holding()
         other.hold("second")
-        assert "second" in _error(StoreBusy, lambda: store.hold("first@here"))
+        assert "second" in error(StoreBusy, lambda: store.hold("first@here"))
         other.close()
         if other is not store:
             store.hold("first@here")
@@ -369,32 +317,4 @@ class StoreConformance:
         append = sample_append(store, "run")
         store.close()
         store.close()
-        assert "closed" in _error(StoreError, lambda: store.commit([Unit((append,))]))
-
-
-def _put(store: Store, *rows: Work) -> None:
-    assert store.commit([Unit((), row) for row in rows]) == [None] * len(rows)
-
-
-def _close(handles: Sequence[Store]) -> None:
-    for handle in handles:
-        handle.close()
-
-
-def _in_threads(*jobs: Callable[[], None]) -> None:
-    """Run the jobs at the same time; the first error of any is raised here."""
-    errors: list[BaseException] = []
-
-    def guarded(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    if errors:
-        raise errors[0]
+        assert "closed" in error(StoreError, lambda: store.commit([Unit((append,))]))

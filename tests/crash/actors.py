@@ -104,7 +104,7 @@ class MortalStore(SQLiteStore):
         fold = WorkFold(RUN)
         for event in [row.event() for row in self.read(RUN)] + foreign:
             fold.apply(event)
-        assert super().commit([Unit((Append(RUN, append.expected, rows),), fold.row())]) == [None]
+        assert super().commit([Unit((Append(RUN, append.expected, rows),), (fold.row(),))]) == [None]
         self._learn(foreign)
         self.scene.say("stops", "a stranger appended", rows[0].tag)
         return True

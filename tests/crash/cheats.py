@@ -102,9 +102,9 @@ def writes_work_in_a_transaction_of_its_own() -> None:
     commit = SQLiteStore.commit
 
     def twice(self: SQLiteStore, units: Sequence[Unit]) -> list[Refusal | None]:
-        refusals = commit(self, [structs.replace(unit, work=None) for unit in units])
+        refusals = commit(self, [structs.replace(unit, works=()) for unit in units])
         stored = [unit for unit, refusal in zip(units, refusals, strict=True) if refusal is None]
-        commit(self, [Unit((), unit.work) for unit in stored if unit.work is not None])
+        commit(self, [Unit(works=unit.works) for unit in stored if unit.works])
         return refusals
 
     SQLiteStore.commit = twice  # type: ignore[method-assign]

@@ -21,7 +21,7 @@ from refold.events.store import Append, Unit
 from refold.events.stream import chain, check_chain
 from refold.events.types import StepStarted
 from refold.events.verify import verify
-from refold.testing.samples import sample_append, sample_rows, sample_work
+from refold.testing.samples import sample_append, sample_post, sample_rows, sample_work
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -155,7 +155,7 @@ def commit_for_ever(path: str, acknowledge: Callable[[int], None], early: bool) 
     chance = random.Random(os.getpid())
     while True:
         rows = sample_rows("run", chance.choice([1, 2, 3]), store.tail("run"))
-        unit = Unit((Append("run", rows[0].version - 1, rows),), sample_work("run"))
+        unit = Unit((Append("run", rows[0].version - 1, rows),), (sample_work("run"),))
         if early:
             acknowledge(rows[-1].version)
         assert store.commit([unit]) == [None]
@@ -199,14 +199,14 @@ def _tell(pipe: int, version: int) -> None:
 def kill_at_statement(path: str, prefix: str) -> None:
     """Die by SIGKILL when SQLite begins a statement that starts with `prefix`, or after the commit."""
     store = SQLiteStore(path)
-    store.commit([Unit((sample_append(store, "run", 2),), sample_work("run", "pending", 1.0))])
+    store.commit([Unit((sample_append(store, "run", 2),), (sample_work("run", "pending", 1.0),))])
 
     def on_statement(sql: str) -> None:
         if sql.startswith(prefix):
             os.kill(os.getpid(), signal.SIGKILL)
 
     store._file.writer().set_trace_callback(on_statement)
-    store.commit([Unit((sample_append(store, "run", 40),), sample_work("run"), ("run", 5))])
+    store.commit([Unit((sample_append(store, "run", 40),), (sample_work("run"),), (sample_post("run"),))])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -243,7 +243,7 @@ def commit_and_acknowledge(path: str, synchronous: str, commits: str) -> None:
     chance = random.Random(7)
     for _ in range(int(commits)):
         appends = [_bulky(store, name, chance) for name in chance.sample("abcdef", chance.randint(1, 2))]
-        units = [Unit((append,), sample_work(append.stream)) for append in appends]
+        units = [Unit((append,), (sample_work(append.stream),)) for append in appends]
         assert store.commit(units) == [None] * len(units)
         lines = [f"{append.stream} {append.rows[-1].version}\n" for append in appends]
         os.write(ack, "".join(lines).encode())
@@ -271,9 +271,9 @@ def kill_at_every_call(folder: str) -> None:
 
             def child(path: str = path, calls: int = calls, half: int = half, into: int = into) -> None:
                 store = SQLiteStore(path)
-                store.commit([Unit((sample_append(store, "run", 2),), sample_work("run", "pending", 1.0))])
+                store.commit([Unit((sample_append(store, "run", 2),), (sample_work("run", "pending", 1.0),))])
                 store._file.writer().execute("PRAGMA wal_autocheckpoint = 1")
-                unit = Unit((sample_append(store, "run", 40),), sample_work("run"))
+                unit = Unit((sample_append(store, "run", 40),), (sample_work("run"),))
                 shim.shim_kill_after(calls, half)
                 assert store.commit([unit]) == [None]
                 shim.shim_kill_after(0, 0)

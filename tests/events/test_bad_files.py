@@ -32,7 +32,7 @@ from tests.events.programs import run
 def filled(path: Path, events: int = 400) -> Path:
     """A healthy, closed store with one big stream and one small."""
     store = SQLiteStore(path)
-    store.commit([Unit((sample_append(store, "run", events),), sample_work("run"))])
+    store.commit([Unit((sample_append(store, "run", events),), (sample_work("run"),))])
     store.commit([Unit((sample_append(store, "other", 3),))])
     store.close()
     assert not Path(f"{path}-wal").exists()
@@ -152,7 +152,7 @@ def fill(store: SQLiteStore) -> list[Row]:
         version = len(stored) + 1
         row = Row("run", version, "tag", big, bytes([version % 256]) * 32)
         try:
-            store.commit([Unit((Append("run", version - 1, [row]),), sample_work(f"run-{version}"))])
+            store.commit([Unit((Append("run", version - 1, [row]),), (sample_work(f"run-{version}"),))])
         except StoreFull:
             assert len(stored) > 3
             return stored

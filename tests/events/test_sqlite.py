@@ -59,7 +59,7 @@ def plan(connection: sqlite3.Connection, query: str) -> str:
 @pytest.mark.parametrize("query", QUESTIONS)
 def test_the_engines_questions_are_answered_by_one_index(query: str, tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "log.db")
-    store.commit([Unit((), sample_work(f"run-{n}", "waiting", float(n))) for n in range(50)])
+    store.commit([Unit(works=(sample_work(f"run-{n}", "waiting", float(n)),)) for n in range(50)])
     answer = plan(store._file.writer(), query)
     assert f"INDEX {QUESTIONS[query][0]}" in answer
     assert "TEMP B-TREE" not in answer
@@ -111,11 +111,11 @@ def test_a_refused_commit_gives_its_positions_back(tmp_path: Path) -> None:
 def test_work_that_did_not_change_is_not_written_again(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "log.db")
     row = sample_work("run", "waiting", 1.5)
-    store.commit([Unit((), row)])
+    store.commit([Unit(works=(row,))])
     before = store._file.writer().total_changes
-    store.commit([Unit((), row)])
+    store.commit([Unit(works=(row,))])
     assert store._file.writer().total_changes == before
-    store.commit([Unit((), sample_work("run", "waiting", 1.6))])
+    store.commit([Unit(works=(sample_work("run", "waiting", 1.6),))])
     assert store._file.writer().total_changes == before + 1
     store.close()
 

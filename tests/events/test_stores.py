@@ -48,7 +48,7 @@ class Careless(MemoryStore):
     def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
         honest = [
             Unit(
-                tuple(Append(a.stream, self.tail(a.stream).version, a.rows) for a in unit.appends), unit.work
+                tuple(Append(a.stream, self.tail(a.stream).version, a.rows) for a in unit.appends), unit.works
             )
             for unit in units
         ]
@@ -61,7 +61,7 @@ class Piecemeal(MemoryStore):
     def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
         result: list[Refusal | None] = []
         for unit in units:
-            parts = [super(Piecemeal, self).commit([Unit((a,), unit.work)])[0] for a in unit.appends]
+            parts = [super(Piecemeal, self).commit([Unit((a,), unit.works)])[0] for a in unit.appends]
             result.append(next((refusal for refusal in parts if refusal), None))
         return result
 

@@ -19,7 +19,8 @@ from refold.events import types as t
 from refold.events.clock import new_event_id
 from refold.events.errors import RefoldError, StepFailed, WaitTimeout
 from refold.events.memory import MemoryStore
-from refold.events.store import Append, Unit
+from refold.events.registry import encode_event
+from refold.events.store import Append, Post, Unit
 from refold.events.stream import INBOX, chain
 from refold.events.types import Event
 from refold.events.verify import verify
@@ -191,11 +192,12 @@ class Room:
             note: Event = t.SignalSent(name="other", payload=_raw(0), id=new_event_id(), at=at)
         else:
             note = t.RunAttention(kind="none", id=new_event_id(), at=at)
-        rows, after = chain(stream, tail, [note])
-        mail = (stream.removesuffix(INBOX), after.version) if stream.endswith(INBOX) else None
-        assert self.store.commit([Unit((Append(stream, tail.version, rows, tail.hash),), mail=mail)]) == [
-            None
-        ]
+        if stream.endswith(INBOX):
+            unit = Unit(posts=(Post(stream.removesuffix(INBOX), note.TAG, encode_event(note)),))
+        else:
+            rows, _ = chain(stream, tail, [note])
+            unit = Unit((Append(stream, tail.version, rows, tail.hash),))
+        assert self.store.commit([unit]) == [None]
 
     # ---- clients
 
