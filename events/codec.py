@@ -24,6 +24,9 @@ TOO_DEEP = "nested too deeply, or contains itself; flatten it"
 MAX_BYTES = 64 * 1024 * 1024
 """Largest value in bytes; above it the step fails and nothing is written."""
 
+_BLOB = b'{"$blob"'
+"""So begin references (`events/blobs.py`), for which no value of a user's may pass."""
+
 _encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -42,6 +45,11 @@ def encode(value: Any, what: str = "value", *, max_bytes: int = MAX_BYTES) -> Ra
         raise ValueRefused(f"{what} is {TOO_DEEP}") from error
     except Exception as error:
         raise _refused(value, what, error) from error
+    if data.startswith(_BLOB) and _like_a_reference(data):
+        raise ValueRefused(
+            f'{what} is an object with the keys "$blob" and "size" only, which stands for a large value '
+            "in the log; add a key or put it into a list"
+        )
     if path:
         raise ValueRefused(
             f"{what} at {path} is NaN or infinite, which JSON cannot carry; use None or a string", path
@@ -52,6 +60,10 @@ def encode(value: Any, what: str = "value", *, max_bytes: int = MAX_BYTES) -> Ra
             "store it elsewhere and return a reference"
         )
     return Raw(data)
+
+
+def _like_a_reference(data: bytes) -> bool:
+    return msgspec.json.decode(data).keys() == {"$blob", "size"}
 
 
 def _refused(value: Any, what: str, error: Exception) -> ValueRefused:

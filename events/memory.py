@@ -6,6 +6,7 @@ from typing import Any
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.popo import POPOApplicationRecorder
 
+from .blobs import checked
 from .errors import StoreBusy, StoreError
 from .store import Refusal, Unit
 from .stream import INBOX, Row, Tail, row_hash
@@ -26,6 +27,7 @@ class MemoryStore(POPOApplicationRecorder):
         self._hashes: list[bytes] = []
         self._work: dict[str, Work] = {}
         self._mail: dict[str, int] = {}
+        self._blobs: dict[str, bytes] = {}
         self._asked_at = 0
         self._owner: str | None = None
         self._closed = False
@@ -61,6 +63,7 @@ class MemoryStore(POPOApplicationRecorder):
             moved[stream] = Tail(version, last)
             rows.append(Row(stream, version, post.tag, post.state, last))
         self._store(rows)
+        self._blobs.update(unit.blobs)
         self._dispatch(unit)
         return None
 
@@ -120,6 +123,15 @@ class MemoryStore(POPOApplicationRecorder):
                 return Tail()
             version = next(reversed(index))
             return Tail(version, self._hashes[index[version]])
+
+    def blob(self, digest: str) -> bytes:
+        """A content by its digest."""
+        return checked(digest, self._blobs.get(digest), self.url)
+
+    def blobs(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests of all contents, greater than `after`, in order."""
+        with self._database_lock:
+            return sorted(digest for digest in self._blobs if digest > after)[:limit]
 
     def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Rows of all streams with position > `after`, in the order of commit."""

@@ -14,6 +14,7 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor
 from msgspec.json import encode
 from msgspec.structs import astuple
 
+from .blobs import checked
 from .errors import StoreError
 from .hold import Hold
 from .sqlite_file import ERRORS, QUERIES, Datastore, File
@@ -30,6 +31,7 @@ _MANY = 6
 """From so many streams on, one query for all their tails: 2.2 µs a stream instead of 5.6."""
 _SET_WORK = QUERIES["set_work"]
 _SET_MAIL = QUERIES["set_mail"]
+_ADD_BLOB = QUERIES["add_blob"]
 _CHUNK = 32
 _APPEND_CHUNK = _APPEND + ", (?, ?, ?, ?, ?)" * (_CHUNK - 1)
 """Many rows in one statement: 2.7 µs a row instead of 4.0, mostly for AUTOINCREMENT's bookkeeping."""
@@ -120,6 +122,15 @@ class SQLiteStore(SQLiteApplicationRecorder):
         """Last version and hash of a stream."""
         found = self._rows("tail", (stream,))
         return Tail(*found[0]) if found else Tail()
+
+    def blob(self, digest: str) -> bytes:
+        """A content by its digest."""
+        found = self._rows("blob", (digest,))
+        return checked(digest, found[0][0] if found else None, str(self.path))
+
+    def blobs(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests of all contents, greater than `after`, in order."""
+        return [digest for (digest,) in self._rows("blobs", (after, limit))]
 
     def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Rows of all streams with position > `after`, in the order of commit."""
@@ -218,6 +229,7 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     rows: list[tuple[Any, ...]] = []
     work: list[tuple[Any, ...]] = []
     mail: dict[str, int] = {}
+    blobs: list[tuple[str, bytes]] = []
     refusals: list[Refusal | None] = []
     for unit in units:
         posted: list[tuple[Any, ...]] = []
@@ -229,6 +241,8 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
             rows.extend([row[:5] for row in append.rows])
         for row in unit.works:
             work.append(astuple(row))
+        if unit.blobs:
+            blobs += unit.blobs
         if posted:
             rows += posted
             mail.update((post.run_id, row[1]) for post, row in zip(unit.posts, posted, strict=True))
@@ -236,6 +250,8 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
     for start in range(0, whole, _CHUNK):
         connection.execute(_APPEND_CHUNK, tuple(chain.from_iterable(rows[start : start + _CHUNK])))
     connection.executemany(_APPEND, rows[whole:])
+    if blobs:
+        connection.executemany(_ADD_BLOB, blobs)
     if work:
         connection.executemany(_SET_WORK, work)
     if mail:

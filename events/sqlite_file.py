@@ -15,7 +15,7 @@ from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFu
 
 APPLICATION_ID = 0x5246_4C44
 """`RFLD`: at byte 68 of every Refold file, so that `file` and others can tell what it is."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_S = 5.0
 """How long to wait for another process that writes, before `StoreBusy`."""
 CACHED_STATEMENTS = 128
@@ -170,7 +170,7 @@ class File:
             if not found:
                 raise self.typed(error, "open") from error
         if found != SCHEMA_VERSION:
-            self._migrate()
+            self._bring_up_to_date(found)
         elif not self._uri and self._journal_mode() != "wal":  # a copy made with VACUUM INTO, for one
             with suppress(sqlite3.OperationalError):
                 self._turn_wal_on()
@@ -219,6 +219,18 @@ class File:
                 f"{SCHEMA_VERSION}: it was written by a newer one; upgrade this process"
             )
         return version
+
+    def _bring_up_to_date(self, found: int) -> None:
+        try:
+            self._migrate()
+        except (sqlite3.OperationalError, StoreReadOnly) as error:
+            if found and (isinstance(error, StoreReadOnly) or _code(error) == sqlite3.SQLITE_READONLY):
+                raise StoreReadOnly(
+                    f"{self.path} has schema version {found} and must be brought to {SCHEMA_VERSION}, but "
+                    "the file or its folder is not writable for this user; open it as one who may write "
+                    "there, or open a copy"
+                ) from error
+            raise
 
     def _migrate(self) -> None:
         """Bring the schema up to date, once, whoever of several starting processes comes first."""

@@ -85,6 +85,10 @@ class Store(Protocol):
         """A content by its digest. Raises `StoreCorrupt` when it is missing or is not what it was."""
         ...
 
+    def blobs(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests of all contents, greater than `after`, in order."""
+        ...
+
     def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Rows of all streams with position > `after`, in the order of commit."""
         ...

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from .blobs import references
 from .errors import StoreCorrupt
 from .store import Store
 from .stream import Row, Tail, check_chain
@@ -18,6 +19,8 @@ class Verified(Struct, frozen=True):
     streams: int
     problems: tuple[str, ...]
     """Sentences that name stream, version and position; empty when all is well. One per stream at most."""
+    blobs: int = 0
+    """Contents of large values."""
 
 
 def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> Verified:
@@ -27,6 +30,7 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
 
     The chain of hashes shows what was changed, moved or removed inside a stream; dense positions
     show what was removed at its end; the tails show an index that no longer agrees with the rows.
+    Contents of large values are checked by their digests, and must be there for every reference.
     """
     check = _Check()
     end = store.position()
@@ -43,7 +47,8 @@ def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> 
         found = store.tail(stream)
         if found != tail and found.version <= tail.version:  # later: somebody appended meanwhile
             check.problem(stream, f"stream {stream!r}: its index does not agree with its rows")
-    return Verified(check.events, len(check.tails), tuple(check.problems))
+    blobs = check.blobs(store)
+    return Verified(check.events, len(check.tails), tuple(check.problems), blobs)
 
 
 class _Check:
@@ -53,6 +58,8 @@ class _Check:
         self.tails: dict[str, Tail] = {}
         self.broken: set[str] = set()
         self.problems: list[str] = []
+        self.referred: dict[str, str] = {}
+        """Where each content is referred to first."""
 
     def row(self, row: Row) -> None:
         self.gap(row.position)
@@ -61,6 +68,10 @@ class _Check:
         tail = self.tails.get(row.stream, Tail())
         try:
             self.tails[row.stream] = check_chain((row,), tail)
+            for digest in references(row.tag, row.state):
+                self.referred.setdefault(
+                    digest, f"stream {row.stream!r} version {row.version}, position {row.position}"
+                )
         except StoreCorrupt as error:
             self.tails[row.stream] = Tail(row.version, row.hash)
             self.problem(row.stream, str(error))
@@ -72,6 +83,28 @@ class _Check:
     def gap(self, position: int) -> None:
         if position != self.position + 1:
             self.problems.append(f"positions {self.position + 1} to {position - 1} are missing from the log")
+
+    def blobs(self, store: Store) -> int:
+        """After all rows, so that what they refer to is there: it came in the same commits."""
+        count, last = 0, ""
+        while digests := store.blobs(last):
+            for digest in digests:
+                count += 1
+                self.blob(store, digest)
+                self.referred.pop(digest, None)
+            last = digests[-1]
+        self.problems += [
+            f"{place}: the content {digest} of a large value is missing"
+            for digest, place in self.referred.items()
+        ]
+        return count
+
+    def blob(self, store: Store, digest: str) -> None:
+        try:
+            store.blob(digest)
+        except StoreCorrupt as error:
+            place = self.referred.get(digest)
+            self.problems.append(f"{place}: {error}" if place else str(error))
 
     def problem(self, stream: str, text: str) -> None:
         if stream not in self.broken:

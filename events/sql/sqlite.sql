@@ -50,6 +50,16 @@ WHERE state <> excluded.state OR due_at IS NOT excluded.due_at OR seen <> exclud
 -- The run's inbox has grown.
 UPDATE work SET mail = MAX(mail, ?) WHERE run_id = ?
 
+-- name: add_blob
+-- The content of a large value; it may be there already, from another event.
+INSERT OR IGNORE INTO blobs (digest, data) VALUES (?, ?)
+
+-- name: blob
+SELECT data FROM blobs WHERE digest = ?
+
+-- name: blobs
+SELECT digest FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?
+
 -- name: work
 SELECT run_id, workflow, version, state, due_at, seen, generation, status FROM work WHERE run_id = ?
 

@@ -85,7 +85,7 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
     newer.execute("UPDATE meta SET value = '17' WHERE key = 'schema_version'")
     newer.commit()
     newer.close()
-    with pytest.raises(SchemaMismatch, match=r"schema version 17, .* up to 1: .*upgrade"):
+    with pytest.raises(SchemaMismatch, match=r"schema version 17, .* up to 2: .*upgrade"):
         SQLiteStore(path)
 
 

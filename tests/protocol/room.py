@@ -181,9 +181,9 @@ class Room:
         self.killed.add(name)
         self.loop.frozen.add(name)
 
-    def intrude(self, append: Append) -> None:
+    def intrude(self, stream: str) -> None:
         """Somebody else appends a harmless note to the stream just before us."""
-        stream, tail = append.stream, self.store.tail(append.stream)
+        tail = self.store.tail(stream)
         work = self.store.work(stream.removesuffix(INBOX))
         if tail.version == 0 or stream.startswith("key/") or (work is not None and work.state == "done"):
             return

@@ -19,8 +19,8 @@ from refold.engine import engine as engine_module, worker as worker_module
 from refold.events import log as log_module
 from refold.events.errors import StoreError
 from refold.events.memory import MemoryStore
-from refold.events.store import Append, Refusal, Unit
-from refold.events.stream import Row, Tail
+from refold.events.store import Refusal, Unit
+from refold.events.stream import INBOX, Row, Tail
 from refold.events.work import Work
 
 EPOCH = 1_750_000_000.0
@@ -148,14 +148,14 @@ class Door:
         self._aware_at = -1.0
         self.dead = False
         """Nothing can be read or written any more."""
-        self.intrude: Callable[[Append], None] = lambda append: None
+        self.intrude: Callable[[str], None] = lambda stream: None
 
     def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
         fault = self._faults.popleft() if self._faults else "ok"
         if fault == "failed" or self.dead:
             raise StoreError("simulated: not stored")
         if fault == "overtaken":
-            self.intrude(units[0].appends[0])
+            self.intrude(_first_stream(units[0]))
         before = self._store.position()
         refusals = self._store.commit(units)
         self._mine += self._store.position() - before
@@ -200,6 +200,12 @@ class Door:
     def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
         return self._store.scan(after, limit)
 
+    def blob(self, digest: str) -> bytes:
+        return self._store.blob(digest)
+
+    def blobs(self, after: str = "", limit: int = 1000) -> list[str]:
+        return self._store.blobs(after, limit)
+
     def position(self) -> int:
         return self._store.position()
 
@@ -220,6 +226,10 @@ class Door:
 
     def all_work(self) -> list[tuple[Work, int]]:
         return self._store.all_work()
+
+
+def _first_stream(unit: Unit) -> str:
+    return unit.appends[0].stream if unit.appends else unit.posts[0].run_id + INBOX
 
 
 class _NoWatchdog:
