@@ -78,9 +78,11 @@ class MemoryStore(POPOApplicationRecorder):
             self._work[work.run_id] = work
             if work.run_id not in self._mail:
                 self._mail[work.run_id] = self.tail(work.run_id + INBOX).version
-        for post in unit.posts:
-            if post.run_id in self._mail:
-                self._mail[post.run_id] = self.tail(post.run_id + INBOX).version
+        inboxes = {append.stream for append in unit.appends if append.stream.endswith(INBOX)}
+        for stream in inboxes.union(post.run_id + INBOX for post in unit.posts):
+            run_id = stream.removesuffix(INBOX)
+            if run_id in self._mail:
+                self._mail[run_id] = self.tail(stream).version
 
     def _update_table(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """The library's way to append: the unique key is its only check, the hashes are made here."""

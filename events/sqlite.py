@@ -239,6 +239,8 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
             continue
         for append in unit.appends:
             rows.extend([row[:5] for row in append.rows])
+            if append.stream.endswith(INBOX):
+                mail[append.stream.removesuffix(INBOX)] = append.expected + len(append.rows)
         for row in unit.works:
             work.append(astuple(row))
         if unit.blobs:

@@ -47,7 +47,7 @@ class Unit(Struct, frozen=True):
     works: tuple[Work, ...] = ()
     """Rows of `work` to write in the same transaction (all columns but `mail`)."""
     posts: tuple[Post, ...] = ()
-    """Messages for inboxes; the store counts the new version as the run's `mail`."""
+    """Messages for inboxes. The version of a run's inbox, whoever moved it, is its `mail`."""
     blobs: tuple[tuple[str, bytes], ...] = ()
     """Contents by digest (SHA-256, hex), of values too large for their events."""
 

@@ -26,6 +26,9 @@ class MailConformance(Suite):
             (post.tag, post.state) for post in sent
         ]
         assert [row.position for row in rows] == [1, 2, 3, 4, 5]
+        put(store, sample_work("run", "waiting"))
+        assert store.commit([Unit((sample_append(store, _INBOX, 2),))]) == [None]
+        assert store.all_work()[0][1] == 7, "mail is where the inbox stands, whoever moved it"
         store.close()
 
     def test_many_units_of_one_commit_write_to_one_inbox(self, tmp_path: Path) -> None:

@@ -15,12 +15,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec import Raw
+
+from refold.events.registry import decode_event
 from refold.events.sqlite import SQLiteStore
 from refold.events.sqlite_file import File
-from refold.events.store import Append, Unit
-from refold.events.stream import chain, check_chain
-from refold.events.types import StepStarted
+from refold.events.store import Append, Post, Unit
+from refold.events.stream import INBOX, Tail, chain, check_chain
+from refold.events.types import Event, RunStarted, StepStarted
 from refold.events.verify import verify
+from refold.events.work import WorkFold
 from refold.testing.samples import sample_append, sample_post, sample_rows, sample_work
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -100,6 +104,44 @@ def use_after_fork(path: str) -> None:
 
     os.waitpid(forked(child), 0)
     say(store.position())
+
+
+def correspond(path: str, me: str, commits: str) -> None:
+    """Execute a run that writes to all others, too; say what was stored and what refused."""
+    store, chance, tail, fold = SQLiteStore(path), random.Random(me), Tail(), WorkFold(me)
+    sent: dict[str, list[str]] = {name: [] for name in ("ana", "bob", "eve", "nobody")}
+    refused = 0
+    for number in range(int(commits)):
+        event: Event = StepStarted(id=f"{me}-{number}", at=AT, step=1)
+        if number == 0:
+            event = RunStarted(id=me, at=AT, workflow="w", workflow_version="1", args=Raw(b"[]"), seed=1)
+        fold.apply(event)
+        rows, after = chain(me, tail, [event])
+        stale = int(number > 0 and chance.random() < 0.1)
+        own = Unit(
+            (Append(me, tail.version - stale, rows),),
+            (fold.row(),),
+            tuple(
+                _message(store, chance, sent, f"{me}-{number}-{n}")
+                for n in range(chance.choice([0, 1, 2, 3]))
+            ),
+        )
+        units = [Unit(posts=(_message(store, chance, sent, f"{me}-{number}-a"),)), own]
+        for unit, refusal in zip(units, store.commit(units), strict=True):
+            refused += refusal is not None
+            for post in unit.posts if refusal is None else ():
+                sent[post.run_id].append(decode_event(post.tag, post.state).id)
+            if unit is own and refusal is None:
+                tail = after
+    say(json.dumps({"sent": sent, "refused": refused}))
+    store.close()
+
+
+def _message(store: SQLiteStore, chance: random.Random, sent: dict[str, list[str]], name: str) -> Post:
+    """A message for any of them; sometimes only for the inbox as it stands, which others may move."""
+    run_id = chance.choice(list(sent))
+    expected = store.tail(run_id + INBOX).version if chance.random() < 0.2 else -1
+    return sample_post(run_id, name, expected)
 
 
 # ---- many processes at once --------------------------------------------------------------------
@@ -310,7 +352,7 @@ def as_nobody(path: str, action: str) -> None:
 PROGRAMS: dict[str, Callable[..., None]] = {
     program.__name__: program
     for program in (
-        append, as_nobody, block, commit_and_acknowledge, hold, hold_and_fork, kill_at_every_call,
+        append, as_nobody, block, commit_and_acknowledge, correspond, hold, hold_and_fork, kill_at_every_call,
         kill_at_random, kill_at_statement, open_at_once, use_after_fork,
     )
 }  # fmt: skip

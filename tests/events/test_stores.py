@@ -9,13 +9,14 @@ from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import StoredEvent
+from msgspec.structs import replace
 
 from refold.events.errors import ConfigurationError, StoreError
 from refold.events.memory import MemoryStore
 from refold.events.open import open_store
 from refold.events.sqlite import SQLiteStore
-from refold.events.store import Append, Refusal, Store, Unit
-from refold.events.stream import Tail, check_chain
+from refold.events.store import Append, Post, Refusal, Store, Unit
+from refold.events.stream import INBOX, Tail, check_chain
 from refold.events.verify import verify
 from refold.testing import StoreConformance
 from refold.testing.samples import sample_rows
@@ -76,6 +77,39 @@ class AllOrNothing(MemoryStore):
         return super().commit(units)
 
 
+class Guessing(MemoryStore):
+    """Control: takes the versions of messages from before the commit."""
+
+    def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
+        return super().commit([replace(unit, posts=tuple(map(self._guess, unit.posts))) for unit in units])
+
+    def _guess(self, post: Post) -> Post:
+        return replace(post, expected=self.tail(post.run_id + INBOX).version)
+
+
+class Chatty(MemoryStore):
+    """Control: messages and contents leave before it is known whether their unit is stored."""
+
+    def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
+        for unit in units:
+            super().commit([Unit(posts=tuple(replace(p, expected=-1) for p in unit.posts), blobs=unit.blobs)])
+        return super().commit([Unit(unit.appends, unit.works) for unit in units])
+
+
+class Unread(MemoryStore):
+    """Control: does not count mail."""
+
+    def _dispatch(self, unit: Unit) -> None:
+        super()._dispatch(Unit(works=unit.works))
+
+
+class Trusting(MemoryStore):
+    """Control: gives out whatever lies under a digest."""
+
+    def blob(self, digest: str) -> bytes:
+        return self._blobs.get(digest, b"")
+
+
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
@@ -84,6 +118,15 @@ class AllOrNothing(MemoryStore):
         (Piecemeal, "test_a_unit_over_several_streams_is_stored_whole_or_not_at_all"),
         (Piecemeal, "test_what_follows_a_refused_unit_is_refused_too_and_no_gap_is_left"),
         (AllOrNothing, "test_a_refused_unit_does_not_hurt_the_others"),
+        (Guessing, "test_many_units_of_one_commit_write_to_one_inbox"),
+        (Guessing, "test_messages_and_appends_to_an_inbox_meet_in_one_commit"),
+        (Chatty, "test_a_refused_unit_sends_nothing"),
+        (Chatty, "test_a_message_checked_against_the_inbox_is_refused_when_it_has_moved"),
+        (Chatty, "test_a_refused_unit_leaves_no_content"),
+        (Unread, "test_a_run_with_unread_mail_is_due"),
+        (Unread, "test_a_run_starts_with_its_first_message_in_one_unit"),
+        (Trusting, "test_a_content_that_is_missing_is_an_error"),
+        (Trusting, "test_a_content_that_is_not_what_its_digest_says_is_an_error"),
     ],
 )
 def test_the_suite_finds_a_store_that_breaks_a_promise(
