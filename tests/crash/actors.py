@@ -58,7 +58,8 @@ class MortalStore(SQLiteStore):
         self.commits += 1
         if self.commits == self.stranger and self._intrude(units):
             self.refused = 1
-        self._what = ", ".join(row.tag for unit in units for append in unit.appends for row in append.rows)
+        appended = [row.tag for unit in units for append in unit.appends for row in append.rows]
+        self._what = ", ".join(appended + [post.tag for unit in units for post in unit.posts])
         self.scene.moment(f"before the commit of {self._what}")
         with self._file.lock:
             self._file.writer().set_trace_callback(self._trace)
