@@ -248,7 +248,7 @@ def test_control_without_the_check_of_versions_histories_break() -> None:
 
 
 def test_control_appending_again_without_looking_delivers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Log, "_stored", lambda self, unit: False)
+    monkeypatch.setattr(Log, "_stored", lambda self, unit, inboxes: False)
     assert broken(["answers lost while signals come"]) == 1
 
 
