@@ -18,7 +18,8 @@ class AttemptState:
         self.failures = 0
         """Attempts that failed; interrupted ones do not count against `Retry.max_attempts`."""
         self.phase = "scheduled"
-        """`scheduled`, `started`, `backoff`, `interrupted` (outcome unknown) or `released` (never begun)."""
+        """`scheduled`, `started`, `backoff`, `interrupted` (outcome unknown), `in_doubt` (and a person must
+        say) or `released` (to begin anew)."""
         self.retry_at: datetime | None = None
         self.started_id = ""
         self.pure = False
@@ -44,6 +45,11 @@ class Attempts(dict[int, AttemptState]):
         state.failures += 1
         state.phase, state.retry_at = "backoff", retry_at
 
+    def reopened(self, step: int, attempt: int) -> None:
+        """A repair opened the step again after so many attempts."""
+        state = self[step]
+        state.attempt, state.phase = attempt, "released"
+
     def fold(self, events: Iterable[Event]) -> None:
         """Fold a run's events; ended steps are forgotten."""
         for event in events:
@@ -57,5 +63,7 @@ class Attempts(dict[int, AttemptState]):
                 self[event.step].phase = "interrupted"
             elif isinstance(event, t.StepReleased):
                 self[event.step].phase = "released"
-            elif isinstance(event, t.StepCompleted | t.StepFailed | t.StepCancelled):
+            elif isinstance(event, t.StepInDoubt):
+                self[event.step].phase = "in_doubt"
+            elif isinstance(event, t.StepCompleted | t.StepFailed | t.StepSkipped | t.StepCancelled):
                 self.pop(event.step, None)

@@ -23,9 +23,32 @@ class Command:
 
     __slots__ = ("dropped", "number")
 
+    numbered = True
+    """Whether it gets a number of its own."""
+    reserves = 0
+    """Numbers after its own that it keeps for what follows from it."""
+    kept_number = 0
+    """A number that was kept for it."""
+
     def __init__(self) -> None:
         self.number = 0
         self.dropped = False
+
+    def open_among(self, run: Any) -> dict[int, Any] | None:
+        """Where the run keeps open commands of this kind, by number; None: it is never open."""
+        return None
+
+    def bound(self, run: Any, event: Event | None) -> None:
+        """The command has its number, and on replay its event: it is open now."""
+        if (open_ones := self.open_among(run)) is not None:
+            open_ones[self.number] = self
+
+    def taken_back(self, head: dict[str, Any]) -> Event:
+        """The event that takes it back."""
+        raise NotImplementedError
+
+    def given_up(self, run: Any) -> None:
+        """The handler no longer waits for it."""
 
     def matches(self, event: Event) -> bool:
         """Whether the recorded command says the same."""
@@ -47,7 +70,8 @@ class StepCommand(Command):
     """A call of a step."""
 
     __slots__ = (
-        "after", "args", "count", "future", "iteration", "key", "kwargs", "site", "step", "task", "task_path"
+        "after", "args", "count", "fan_out", "future", "item", "iteration", "key", "kwargs", "site", "step",
+        "task", "task_path", "undoes",
     )  # fmt: skip
 
     def __init__(
@@ -59,8 +83,26 @@ class StepCommand(Command):
         self.task = task
         self.task_path = task.path if task is not None else "m"
         self.after: tuple[int, ...] = task.known if task is not None else ()
-        self.key = self.site = ""
-        self.iteration = 0
+        self.key = self.site = self.undoes = ""
+        self.iteration = self.item = 0
+        self.fan_out: Command | None = None
+
+    @property
+    def kept_number(self) -> int:  # type: ignore[override]
+        return self.fan_out.number + 1 + self.item if self.fan_out is not None else 0
+
+    def open_among(self, run: Any) -> dict[int, Any]:
+        return run.steps  # type: ignore[no-any-return]
+
+    def bound(self, run: Any, event: Event | None) -> None:
+        if isinstance(event, t.StepScheduled):
+            self.site, self.iteration = event.site, event.iteration
+        run.name_step(self)
+        if not self.future.cancelled():
+            run.steps[self.number] = self
+
+    def taken_back(self, head: dict[str, Any]) -> Event:
+        return t.StepCancelled(step=self.number, **head)
 
     def matches(self, event: Event) -> bool:
         if not isinstance(event, t.StepScheduled) or event.name != self.step.name:
@@ -89,7 +131,9 @@ class StepCommand(Command):
             step=self.number, name=self.step.name, key=self.key, args=self.args, kwargs=self.kwargs,
             kind=self.step.kind, pure=options.pure, max_attempts=options.retry.max_attempts,
             timeout_s=options.timeout or 0.0, after=self.after, task=self.task_path, site=self.site,
-            iteration=self.iteration, **head,
+            iteration=self.iteration, fan_out=self.fan_out.number if self.fan_out is not None else 0,
+            item=self.item, compensate=options.undo_name, undoes=self.undoes, optional=options.optional,
+            total_timeout_s=options.total_timeout or 0.0, **head,
         )  # fmt: skip
 
     def describe(self) -> str:
@@ -105,6 +149,12 @@ class TimerCommand(Command):
         super().__init__()
         self.handle = handle
         self.due_at: datetime = to_datetime(handle.when())
+
+    def open_among(self, run: Any) -> dict[int, Any]:
+        return run.timers  # type: ignore[no-any-return]
+
+    def taken_back(self, head: dict[str, Any]) -> Event:
+        return t.TimerCancelled(timer=self.number, **head)
 
     def matches(self, event: Event) -> bool:
         return isinstance(event, t.TimerStarted) and event.due_at == self.due_at
@@ -125,6 +175,15 @@ class WaitCommand(Command):
         super().__init__()
         self.name, self.future = name, future
 
+    def open_among(self, run: Any) -> dict[int, Any]:
+        return run.waits  # type: ignore[no-any-return]
+
+    def taken_back(self, head: dict[str, Any]) -> Event:
+        return t.WaitCancelled(wait=self.number, **head)
+
+    def given_up(self, run: Any) -> None:
+        run.forget_wait(self)
+
     def matches(self, event: Event) -> bool:
         return isinstance(event, t.WaitOpened) and event.name == self.name
 
@@ -136,9 +195,11 @@ class WaitCommand(Command):
 
 
 class CancelCommand(Command):
-    """Taking back a step, timer or wait of an earlier activation."""
+    """Taking back what was asked for in an earlier activation."""
 
     __slots__ = ("target",)
+
+    numbered = False
 
     def __init__(self, target: Command) -> None:
         super().__init__()
@@ -146,23 +207,55 @@ class CancelCommand(Command):
 
     def matches(self, event: Event) -> bool:
         made = self.event({"id": event.id, "at": event.at})
-        return type(event) is type(made) and _number(event) == self.target.number
+        return type(event) is type(made) and event_number(event) == self.target.number
 
     def event(self, head: dict[str, Any]) -> Event:
-        if isinstance(self.target, StepCommand):
-            return t.StepCancelled(step=self.target.number, **head)
-        if isinstance(self.target, TimerCommand):
-            return t.TimerCancelled(timer=self.target.number, **head)
-        return t.WaitCancelled(wait=self.target.number, **head)
+        return self.target.taken_back(head)
 
     def describe(self) -> str:
         return f"cancel of {self.target.describe()}"
+
+
+class MarkerCommand(Command):
+    """A note of the handler's in the log; nothing waits for it. `same`: the fields that replay compares."""
+
+    __slots__ = ("fields", "kind", "same")
+
+    numbered = False
+
+    def __init__(self, kind: type[Event], same: tuple[str, ...], **fields: Any) -> None:
+        super().__init__()
+        self.kind, self.same, self.fields = kind, same, fields
+
+    def matches(self, event: Event) -> bool:
+        return type(event) is self.kind and all(
+            _alike(getattr(event, name), self.fields[name]) for name in self.same
+        )
+
+    def event(self, head: dict[str, Any]) -> Event:
+        return self.kind(**self.fields, **head)
+
+    def describe(self) -> str:
+        return describe_event(self.event({"id": "", "at": to_datetime(0)}))
+
+
+def _alike(recorded: Any, now: Any) -> bool:
+    if isinstance(recorded, Raw):
+        return same_raw(recorded, now)
+    return bool(recorded == now)
+
+
+def same_raw(recorded: Raw, now: Raw) -> bool:
+    """Whether two JSON values are the same, one of them perhaps put away as a blob."""
+    return recorded == now or codec.same_value(recorded, now)
 
 
 class EndCommand(Command):
     """The run's end."""
 
     __slots__ = ("make", "what")
+
+    numbered = False
 
     def __init__(self, what: type[Event], make: Callable[[dict[str, Any]], Event]) -> None:
         super().__init__()
@@ -202,18 +295,15 @@ def describe_event(event: Event) -> str:
         return f"end of the run with result {clip(event.result)}"
     if isinstance(event, t.RunFailed):
         return f"end of the run by {event.error.type}: {event.error.message}"
-    return f"{event.TAG} {_number(event) or ''}".rstrip()
+    name = getattr(event, "name", getattr(event, "key", ""))
+    return (
+        f"{event.TAG} {event_number(event) or ''} {name!r}" if name else f"{event.TAG} {event_number(event)}"
+    )
 
 
-def command_number(event: Event) -> int:
-    """Number that a recorded step, timer or wait was given; 0 for other commands."""
-    if isinstance(event, t.StepScheduled):
-        return event.step
-    return _number(event) if isinstance(event, (t.TimerStarted, t.WaitOpened)) else 0
-
-
-def _number(event: Event) -> int:
-    for name in ("step", "timer", "wait"):
+def event_number(event: Event) -> int:
+    """Number of the command that a recorded event is, or is about; 0 when it has none."""
+    for name in ("step", "timer", "wait", "gate", "child", "fan_out"):
         if (number := getattr(event, name, None)) is not None:
             return int(number)
     return 0

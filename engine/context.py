@@ -3,14 +3,19 @@
 import asyncio
 import logging
 import random
+import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from ..events import codec
 from ..events.clock import to_datetime
 from ..events.errors import ForbiddenInHandler, WaitTimeout
+from . import data, gates
+from .ending import ContinueAsNew
+from .gates import Decision, OnTimeout, Stage
+from .inspect import call_site
 from .names import check_name
 from .step import DEFAULT_TIMEOUT_S, ONCE, Retry, Step, StepOptions, make_step
 
@@ -51,8 +56,12 @@ class Context:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes given to `start`; a copy."""
-        return dict(self._run.started.attributes)
+        """The run's searchable labels as they are now; a copy. `set_attributes` changes them."""
+        return data.attributes(self._run)
+
+    def set_attributes(self, **changes: Any) -> None:
+        """Change the run's searchable labels; None takes one away. JSON values."""
+        data.set_attributes(self._run, changes)
 
     def now(self) -> datetime:
         """Log time: when the event was recorded that the handler is working on (UTC, µs)."""
@@ -134,6 +143,123 @@ class Context:
             raise WaitTimeout(f"run {self.run_id}: no event {name!r} within {timeout} s") from None
         return codec.decoder(type)(payload, f"payload of event {name!r}")
 
+    # ---- people
+
+    async def approval(
+        self,
+        prompt: str,
+        *,
+        options: Sequence[str] = (),
+        approvers: int = 1,
+        voters: Sequence[str] = (),
+        timeout: float | None = None,
+        on_timeout: OnTimeout = "reject",
+        shown: Any = None,
+        self_approval: bool = True,
+        escalation: Sequence[Stage] = (),
+        name: str = "approval",
+    ) -> Decision:
+        """Wait until people decide (`engine.approve`, `engine.reject`); no thread or task waits with it.
+
+        Args:
+            prompt: the question.
+            options: what may be selected when approving.
+            approvers: approvals needed, each by another person; one rejection vetoes.
+            voters: who may vote; default: anybody.
+            timeout: seconds, counted from this call, restarts included; None: for ever.
+            on_timeout: `reject`, `approve`, `fail` (raises `GateTimedOut`) or `continue`.
+            shown: any JSON value put before those who decide; their decision is bound to its digest.
+            self_approval: False: whoever started the run may not vote.
+            escalation: who may decide next, and until when, when nobody has in time.
+            name: what the gate is called, `name#1`, `name#2` …
+
+        Raises:
+            GateRejected: somebody rejected, or nobody decided in time and `on_timeout` is `reject`.
+            GateTimedOut: nobody decided in time and `on_timeout` is `fail`.
+        """
+        return await gates.approval(
+            self._run, prompt, options=options, approvers=approvers, voters=voters, timeout=timeout,
+            on_timeout=on_timeout, shown=shown, self_approval=self_approval, escalation=escalation, name=name,
+        )  # fmt: skip
+
+    async def wait_for_input(
+        self,
+        wanted: Any = Any,
+        *,
+        prompt: str = "",
+        timeout: float | None = None,
+        voters: Sequence[str] = (),
+        shown: Any = None,
+        name: str = "input",
+    ) -> Any:
+        """Wait for an answer (`engine.answer`); one that does not fit is refused, and the wait stays open.
+
+        Args:
+            wanted: a type (what msgspec decodes) or a JSON Schema as a dict.
+            prompt, timeout, voters, shown, name: as for `approval`.
+
+        Raises `GateTimedOut`, `ConfigurationError` for what is neither a type nor a JSON Schema.
+        """
+        return await gates.wait_for_input(
+            self._run, wanted, prompt=prompt, timeout=timeout, voters=voters, shown=shown, name=name
+        )
+
+    # ---- other runs
+
+    async def child(self, workflow: Any, /, *args: Any, wait: bool = True) -> Any:
+        """Start a run of another workflow below this one, and wait for its result.
+
+        It is cancelled with this run. `wait=False`: go on at once with its id; it outlives this run.
+
+        Raises `ChildFailed` when it does not complete, `ConfigurationError` when it is too deep or would run
+        inside itself, `ValueRefused` for its arguments.
+        """
+        site = "" if self._run.matching else call_site(sys._getframe(1))
+        command = self._run.start_child(workflow, args, wait=wait, site=site)
+        if command.future is None:
+            return command.run_id
+        return await command.future
+
+    def continue_as_new(self, *args: Any) -> NoReturn:
+        """End this run here and go on as a new one, with these arguments and a history that starts afresh.
+
+        Signals not yet consumed go along; `result()` of this run waits for the last one's.
+        """
+        self._run.check_open()
+        raise ContinueAsNew(self._run.workflow.encode_args(args))
+
+    # ---- data
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a value of the run's shared context, for other tasks of the handler and for people.
+
+        The last write wins; when two concurrent branches write one key that is recorded as a conflict. Names
+        such as `run_id` or `input` are reserved: nothing is set, and the attempt is recorded.
+        """
+        data.set_value(self._run, key, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value of the shared context, decoded from JSON."""
+        return data.get_value(self._run, key, default)
+
+    def checkpoint(self, name: str, value: Any = None) -> None:
+        """Record a named place in the history, with any JSON value; nothing else happens."""
+        data.checkpoint(self._run, name, value)
+
+    # ---- changing code
+
+    def patched(self, name: str) -> bool:
+        """Whether this run is on the new side of a change in the handler: True for new runs, recorded.
+
+        if ctx.patched("check stock first"):
+            await check_stock(order)
+        """
+        return data.patched(self._run, name)
+
+    def deprecate_patch(self, name: str) -> None:
+        """In the place of `patched(name)` once the old side is gone from the code; later it may go, too."""
+        data.deprecate_patch(self._run, name)
+
 
 class _RunLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds the run's id to records; drops them while the run replays."""
@@ -143,4 +269,4 @@ class _RunLogger(logging.LoggerAdapter[logging.Logger]):
         self._run = run
 
     def isEnabledFor(self, level: int) -> bool:
-        return not self._run.replaying and super().isEnabledFor(level)
+        return not self._run.matching and super().isEnabledFor(level)

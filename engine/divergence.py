@@ -6,7 +6,7 @@ from typing import Any
 from ..events import types as t
 from ..events.errors import NonDeterminismError
 from ..events.types import Event
-from .commands import Command, StepCommand, command_number, describe_event
+from .commands import Command, StepCommand, describe_event, event_number
 from .inspect import format_stacks, frames, snapshots
 
 ADVICE = (
@@ -20,7 +20,7 @@ def report(
 ) -> NonDeterminismError:
     """A `NonDeterminismError` that says what the log has, what the handler asks for now, and where."""
     live = [command for command in issued if not command.dropped]
-    number = command_number(recorded) if recorded is not None else 0
+    number = event_number(recorded) if recorded is not None else 0
     expected = describe_event(recorded) if recorded is not None else "nothing more in this activation"
     found = live[0].describe() if live else "nothing: the handler waits"
     key = _key(recorded, number) or _live_key(live)
@@ -68,6 +68,11 @@ def _where(run: Any) -> str:
 
 def _hints(run: Any, recorded: Event | None, live: list[Command]) -> list[str]:
     hints: list[str] = []
+    if isinstance(recorded, t.PatchApplied):
+        hints.append(
+            f"ctx.patched({recorded.name!r}) was taken out while runs still need it: call "
+            f"ctx.deprecate_patch({recorded.name!r}) in its place until none of them is left"
+        )
     if isinstance(recorded, t.StepScheduled) and live and isinstance(live[0], StepCommand):
         if live[0].step.name == recorded.name:
             hints.append("same step, different arguments")

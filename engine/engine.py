@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ..events import codec, errors, types as t
+from ..events import errors, types as t
 from ..events.clock import (
     Clock,
     SystemClock,
@@ -17,22 +17,24 @@ from ..events.clock import (
     new_trace_id,
     to_datetime,
 )
-from ..events.errors import ConfigurationError, RunEnded, RunNotFound, StoreCorrupt
+from ..events.errors import ConfigurationError, RunNotFound, StoreCorrupt
 from ..events.open import open_store
 from ..events.registry import Unknown, look_at_event
-from ..events.store import Append, Store, Unit
+from ..events.store import Store, Unit
 from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
-from . import inbox
 from .closing import to_its_end
+from .family import Along
 from .handle import Handle
-from .names import check_name, check_run_id, check_text
+from .names import check_name, check_run_id
 from .read_models import ReadModels
+from .repairing import Repairing
 from .settings import Settings
 from .starting import (
     KEYS,
     Told,
+    check_timeout,
     existing_run,
     input_digest,
     key_append,
@@ -40,6 +42,7 @@ from .starting import (
     register,
     taken_by,
 )
+from .talking import Talking
 from .worker import Worker, start_unit
 from .workflow import Workflow
 
@@ -51,7 +54,7 @@ END_PAGE = 500
 END_TAGS = frozenset(kind.TAG for kind in t.ENDS)
 
 
-class Engine:
+class Engine(Talking, Repairing):
     """Executes the runs of one store, inside your process and on your event loop.
 
         async with Engine("sqlite:///shop.db", workflows=[checkout]) as engine:
@@ -171,6 +174,7 @@ class Engine:
         key: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         trace_id: str | None = None,
+        timeout: float | None = None,
         trigger: str = "manual",
         by: str = "user",
     ) -> Handle[R]:
@@ -184,6 +188,7 @@ class Engine:
             key: idempotency key; unlike `id` it does not become the run's name.
             attributes: labels to find the run by (JSON values).
             trace_id: W3C trace id to continue; default: a new one.
+            timeout: seconds the run may take, restarts included; default: the workflow's.
             trigger: what started it, for people.
             by: who started it.
 
@@ -209,9 +214,11 @@ class Engine:
         started = t.RunStarted(
             workflow=flow.name, workflow_version=flow.version, args=packed, seed=new_seed(), key=key or "",
             attributes=plain_attributes(attributes or {}),
-            trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(), **head,
+            trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(),
+            timeout_s=check_timeout(timeout, flow), max_depth=self.settings.max_depth,
+            files=self.settings.files, **head,
         )  # fmt: skip
-        extra = key_append(key, run_id, digest, started.at, started.id) if key else ()
+        extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
         try:
             await self._store_start(flow, run_id, started, extra)
         except errors.AppendRefused as refused:
@@ -230,7 +237,7 @@ class Engine:
         """The run was there under its id; from now on it is the key's, too."""
         if self.store.read(KEYS + key, 0, 1):
             return
-        unit = Unit(key_append(key, run_id, digest, to_datetime(self.clock.now())))
+        unit = Unit(key_append(key, run_id, digest, to_datetime(self.clock.now())).appends)
         try:
             await self._append(unit)
         except errors.AppendRefused:
@@ -247,7 +254,7 @@ class Engine:
         await told.durable()
 
     async def _store_start(
-        self, flow: Workflow[Any, Any], run_id: str, started: t.RunStarted, extra: tuple[Append, ...]
+        self, flow: Workflow[Any, Any], run_id: str, started: t.RunStarted, extra: Along
     ) -> None:
         if self._worker is None:
             await self._append(start_unit(run_id, started, extra))
@@ -276,73 +283,6 @@ class Engine:
         if work is None:
             raise RunNotFound(run_id)
         return Handle(self, run_id, self.workflows.get((work.workflow, work.version)))
-
-    async def signal(
-        self, run_id: str, name: str, payload: Any = None, *, id: str | None = None, by: str = "user"
-    ) -> None:
-        """Send a run an event; durable when this returns. `wait_for_event(name)` receives it, also later.
-
-        Args:
-            payload: any JSON value.
-            id: given twice, the event is delivered once.
-
-        Raises `RunNotFound`, `RunEnded`, `ValueRefused`, `ConfigurationError` (a name), `StoreError`.
-        """
-        check_name(name, "event name")
-        check_name(by, "by")
-        if id is not None:
-            check_name(id, "signal id")
-        self._open_work(run_id)
-        packed = codec.encode(payload, f"payload of event {name!r}")
-        live = self._worker.live.get(run_id) if self._worker is not None else None
-        repeated = live is not None and bool(id) and id in live.signal_ids
-        if repeated and live is not None and not live.undurable and not live.lost:
-            return
-        if live is None or live.lost or repeated:  # the first one may yet be refused: the inbox is not
-            await self._post(
-                run_id, t.SignalSent(name=name, payload=packed, signal_id=id or "", **self._message(by))
-            )
-            return
-        told = Told()
-        live.deliver(
-            t.SignalReceived(name=name, payload=packed, signal_id=id or "", **live.head("", by)), told=told
-        )
-        await told.durable()
-
-    async def cancel(self, run_id: str, reason: str = "", *, by: str = "user") -> None:
-        """Ask a run to stop: its handler sees `CancelledError` where it waits and may clean up.
-
-        Durable when this returns. Raises `RunNotFound`, `RunEnded`, `StoreError`.
-        """
-        check_text(reason, "reason")
-        check_name(by, "by")
-        self._open_work(run_id)
-        live = self._worker.live.get(run_id) if self._worker is not None else None
-        if live is None or live.lost:
-            await self._post(run_id, t.CancelSent(reason=reason, **self._message(by)))
-            return
-        told = Told()
-        live.deliver(t.RunCancelRequested(reason=reason, **live.head("", by)), told=told)
-        await told.durable()
-
-    async def _post(self, run_id: str, message: Event) -> None:
-        if self._worker is None:
-            inbox.post(self.store, run_id, message)
-            return
-        told = Told()
-        inbox.post_through(self._worker.log, run_id, message, told)
-        await told.durable()
-        self._worker.look()
-
-    def _message(self, by: str) -> dict[str, Any]:
-        return inbox.message_head(self.clock, by)
-
-    def _open_work(self, run_id: str) -> None:
-        work = self.store.work(run_id)
-        if work is None:
-            raise RunNotFound(run_id)
-        if work.state == "done":
-            raise RunEnded(run_id, work.status)
 
     # ---- looking
 

@@ -37,8 +37,8 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def step_error(key: str, failure: t.Failure) -> errors.StepFailed:
+def step_error(key: str, failure: t.Failure, attempt: int = 1) -> errors.StepFailed:
     """What the handler sees of a failure: the same live and on replay."""
     kinds = {"timed_out": errors.StepTimedOut, "interrupted": errors.StepInterrupted}
     kind = kinds.get(failure.error_class, errors.StepFailed)
-    return kind(key, failure.type, failure.message, msgspec.json.decode(failure.data))
+    return kind(key, failure.type, failure.message, msgspec.json.decode(failure.data), attempt)

@@ -1,13 +1,15 @@
 """The steps of a live run that are under way: their attempts, and what becomes of each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from threading import get_ident
 from typing import Any, Protocol
 
 from ..events import types as t
 from ..events.clock import new_event_id, new_jitter
+from ..events.registry import decode_event
 from ..events.types import Event
+from ..events.work import WorkFold
 from .alarms import Alarms
 from .attempts import Attempts
 from .bodies import Body, Outcome
@@ -15,6 +17,9 @@ from .commands import StepCommand
 from .run import Run
 
 ENDS_ATTEMPT = (t.StepCompleted, t.StepFailed, t.StepAttemptFailed)
+
+
+_STEP_ENDS = frozenset({t.StepCompleted, t.StepFailed, t.StepSkipped})
 
 
 class Live(Protocol):
@@ -25,6 +30,7 @@ class Live(Protocol):
     lost: bool
     alarms: Alarms
     kept: list[Any]
+    fold: WorkFold
 
     @property
     def host(self) -> Any: ...
@@ -34,7 +40,9 @@ class Live(Protocol):
     def head(self, cause: str = "", by: str = "engine", at: float | None = None) -> dict[str, Any]: ...
     def deliver(self, cause: Event, value: Any = ...) -> None: ...
     def note(self, fact: Event, urgent: bool = True) -> None: ...
-    def append(self, events: list[Event], *, starts: Sequence[tuple[StepCommand, int]] = ()) -> None: ...
+    def append(
+        self, events: list[Event], *, starts: Sequence[tuple[StepCommand, int]] = (), told: Any = None
+    ) -> None: ...
 
 
 class Flight:
@@ -71,25 +79,25 @@ class Flight:
 
     def forget(self, cause: Event | None) -> None:
         """The step has ended."""
-        if type(cause) is t.StepCompleted or type(cause) is t.StepFailed:
-            self.attempts.pop(cause.step, None)
+        if type(cause) in _STEP_ENDS:
+            self.attempts.pop(cause.step, None)  # type: ignore[union-attr]
 
     def awaits(self, step: int, started_id: str) -> bool:
         """Whether the log has this very attempt as the step's last one, and the handler waits for it."""
         return step in self._run.steps and self.attempts[step].started_id == started_id != ""
 
-    def start_again(self, steps: Sequence[int]) -> None:
+    def start_again(self, steps: Sequence[int], *, by: str = "engine", told: Any = None) -> None:
         """Append the intent of one more attempt of each step, then begin them."""
         events: list[Event] = []
         starts: list[tuple[StepCommand, int]] = []
         for step in steps:
             attempt = self.attempts[step].attempt + 1
-            event = t.StepStarted(step=step, attempt=attempt, **self._live.head())
+            event = t.StepStarted(step=step, attempt=attempt, **self._live.head(by=by))
             self.attempts.started(step, attempt, event.id)
             events.append(event)
             starts.append((self._run.steps[step], attempt))
         if events:
-            self._live.append(events, starts=starts)
+            self._live.append(events, starts=starts, told=told)
 
     def arm_retry(self, step: int) -> None:
         """Wait on the host for the next attempt of a step."""
@@ -97,7 +105,8 @@ class Flight:
             self._live.alarms.arm(step, due.timestamp(), self._retry_due)
 
     def _retry_due(self, step: int) -> None:
-        if not self._live.lost and not self._live.host.closing and step in self._run.steps:
+        live = self._live
+        if not (live.lost or live.host.closing or live.fold.paused) and step in self._run.steps:
             self.start_again([step])
 
     # ---- bodies
@@ -159,15 +168,20 @@ class Flight:
         live, step = self._live, body.command.number
         reason = "shutdown" if live.host.closing else "cancelled from outside"
         live.note(t.StepInterrupted(step=step, attempt=body.attempt, reason=reason, **head))
-        if not live.lost and not live.host.closing:
+        self.attempts[step].phase = "interrupted"
+        if not (live.lost or live.host.closing or live.fold.paused):
             self.recover(step)
 
     def recover(self, step: int) -> None:
         """Go on with a step whose last attempt has an unknown outcome, as its options say."""
-        if self._run.steps[step].step.options.repeats_unknown:
+        unknown, attempt = self._run.steps[step].step.options.unknown, self.attempts[step].attempt
+        if unknown == "retry":
             self.start_again([step])
             return
-        attempt = self.attempts[step].attempt
+        if unknown == "ask":
+            self.attempts[step].phase = "in_doubt"
+            self._live.note(t.StepInDoubt(step=step, attempt=attempt, **self._live.head()))
+            return
         failure = t.Failure(
             type="StepInterrupted",
             message=f"attempt {attempt} was cut off and may not be repeated: its outcome is unknown",
@@ -203,6 +217,18 @@ class Flight:
             if isinstance(event, ENDS_ATTEMPT) and self.awaits(event.step, event.cause):
                 adopted.add(event.step)
         return adopted
+
+    def held_ends(self, held: Iterable[t.CauseHeld]) -> set[int]:
+        """Steps whose ends are in the log, waiting to be delivered."""
+        ends = {t.StepCompleted.TAG, t.StepFailed.TAG, t.StepSkipped.TAG}
+        causes = [decode_event(cause.tag, bytes(cause.body)) for cause in held if cause.tag in ends]
+        return {cause.step for cause in causes}  # type: ignore[attr-defined]
+
+    def not_begun(self) -> tuple[list[int], list[int]]:
+        """Of the steps without a body: those to begin (again), and those with unknown outcome."""
+        phases = {step: self.attempts[step].phase for step in sorted(self._run.steps.keys() - self.bodies)}
+        again = [step for step, phase in phases.items() if phase in ("scheduled", "released")]
+        return again, [step for step, phase in phases.items() if phase == "interrupted"]
 
     def cut_off(self, adopted: set[int]) -> tuple[list[int], list[int], list[Event]]:
         """Steps to begin (again), steps with unknown outcome, and the events that say so."""

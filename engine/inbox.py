@@ -3,54 +3,41 @@
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import structs
+
 from ..events import types as t
+from ..events.blobs import BLOB_BYTES, bring_back, put_away
 from ..events.clock import Clock, new_event_id, to_datetime
-from ..events.errors import AppendRefused, RefoldError
+from ..events.errors import ActRefused, AppendRefused, ValueRefused
 from ..events.log import Log
-from ..events.store import Append, Store, Unit
-from ..events.stream import INBOX, Tail, chain
+from ..events.registry import encode_event
+from ..events.store import Post, Store, Unit
+from ..events.stream import INBOX
 from ..events.types import Event
+from . import acts, ballots
 from .live import LiveRun
 
-TRIES = 20
-"""How often a sender tries again when another sender was faster."""
+PAGE = 500
+"""Messages delivered at a time: a million signals to one run must not hold up the others."""
 
 
-def mail(run_id: str, tail: Tail, message: Event) -> Unit:
-    """The unit that puts a message behind `tail` of the run's inbox and marks the run as due."""
-    rows, after = chain(run_id + INBOX, tail, [message])
-    return Unit((Append(run_id + INBOX, tail.version, rows, tail.hash),), mail=(run_id, after.version))
+def mail(run_id: str, message: Event, expected: int = -1) -> Unit:
+    """The unit that puts a message into a run's inbox; `expected`: only if it is at this version."""
+    small, blobs = put_away(message, BLOB_BYTES)
+    return Unit(posts=(Post(run_id, message.TAG, encode_event(small), expected),), blobs=blobs)
 
 
-def post(store: Store, run_id: str, message: Event) -> None:
+def post(store: Store, run_id: str, message: Event, expected: int = -1) -> None:
     """Send from a process that does not execute: durable when it returns. Blocks for a commit.
 
-    Raises a `StoreError`, or `AppendRefused` when other senders were faster `TRIES` times.
+    Raises a `StoreError`, or `AppendRefused` when the inbox is not where it was expected.
     """
-    refusal = None
-    for _ in range(TRIES):
-        (refusal,) = store.commit([mail(run_id, store.tail(run_id + INBOX), message)])
-        if refusal is None:
-            return
-    assert refusal is not None
-    raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
+    (refusal,) = store.commit([mail(run_id, message, expected)])
+    if refusal is not None:
+        raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
 
 
-def post_through(
-    log: Log, run_id: str, message: Event, told: Callable[[RefoldError | None], None], tries: int = TRIES
-) -> None:
-    """Send through the group commit of the executing process; `told` hears when it is durable."""
-
-    def stored(error: RefoldError | None) -> None:
-        if isinstance(error, AppendRefused) and tries > 1:
-            post_through(log, run_id, message, told, tries - 1)
-        else:
-            told(error)
-
-    log.append(mail(run_id, log.store.tail(run_id + INBOX), message), stored, retry=False)
-
-
-def send_evidence(store: Store, log: Log, run_id: str, ended: t.StepCompleted | t.StepFailed) -> None:
+def send_evidence(log: Log, run_id: str, ended: t.StepCompleted | t.StepFailed) -> None:
     """What a body came to after its run was taken over: the new owner copies it, nobody acts on it."""
     fields: dict[str, Any] = {
         "step": ended.step,
@@ -62,43 +49,82 @@ def send_evidence(store: Store, log: Log, run_id: str, ended: t.StepCompleted | 
         fields["result"] = ended.result
     else:
         fields["error"] = ended.error
-    post_through(log, run_id, t.StepLate(id=new_event_id(), cause=ended.cause, **fields), lambda error: None)
+    message = t.StepLate(id=new_event_id(), cause=ended.cause, **fields)
+    log.append(mail(run_id, message), lambda error: None, retry=False)
 
 
-def drain(store: Store, live: LiveRun) -> None:
-    """Deliver every message the run has not seen, in order."""
-    for row in store.read(live.run_id + INBOX, live.fold.seen):
+def drain(store: Store, live: LiveRun) -> bool:
+    """Deliver messages the run has not seen, in order, a page of them; whether there are more."""
+    rows = store.read(live.run_id + INBOX, live.fold.seen, PAGE)
+    for row in rows:
         if live.lost or live.run.closed:
-            return
-        message = row.event()
-        if isinstance(message, t.SignalSent):
-            _signal(live, message, row.version)
-        elif isinstance(message, t.CancelSent):
-            head = live.head(message.id, message.by)
-            live.deliver(
-                t.RunCancelRequested(reason=message.reason, kind=message.kind, inbox=row.version, **head)
-            )
-        elif isinstance(message, t.StepLate):
-            late = t.StepLate(
-                step=message.step, attempt=message.attempt, result=message.result, error=message.error,
-                **live.head(message.id),
-            )  # fmt: skip
-            live.append([late, _skipped(live, row.version, "evidence")])
+            return False
+        message = bring_back(row.event(), store.blob)
+        take = _TAKE.get(type(message))
+        if take is None:
+            skip(live, row.version, f"{row.tag} is no message")
         else:
-            live.append([_skipped(live, row.version, f"{row.tag} is no message")])
+            take(live, message, row.version)
+    return len(rows) == PAGE
+
+
+def skip(live: LiveRun, version: int, reason: str) -> None:
+    """Note that a message was looked at and not delivered."""
+    live.append([t.InboxSkipped(inbox=version, reason=reason, **live.head())])
 
 
 def _signal(live: LiveRun, message: t.SignalSent, version: int) -> None:
     if message.signal_id and message.signal_id in live.signal_ids:
-        live.append([_skipped(live, version, f"duplicate of signal id {message.signal_id!r}")])
+        skip(live, version, f"duplicate of signal id {message.signal_id!r}")
         return
     head = live.head(message.id, message.by)
     copy: dict[str, Any] = {"name": message.name, "payload": message.payload, "signal_id": message.signal_id}
     live.deliver(t.SignalReceived(**copy, inbox=version, **head))
 
 
-def _skipped(live: LiveRun, version: int, reason: str) -> Event:
-    return t.InboxSkipped(inbox=version, reason=reason, **live.head())
+def _cancel(live: LiveRun, message: t.CancelSent, version: int) -> None:
+    head = live.head(message.id, message.by)
+    acts.cancel(live, t.RunCancelRequested(reason=message.reason, kind=message.kind, inbox=version, **head))
+
+
+def _late(live: LiveRun, message: t.StepLate, version: int) -> None:
+    late = structs.replace(message, **live.head(message.id))
+    live.append([late, t.InboxSkipped(inbox=version, reason="evidence", **live.head())])
+
+
+def _vote(live: LiveRun, message: t.VoteSent, version: int) -> None:
+    vote, reason = ballots.judge(live, message, live.head(message.id, message.by), version)
+    if vote is None:
+        skip(live, version, f"vote refused: {reason}")
+    else:
+        live.deliver(vote)
+
+
+def _child_ended(live: LiveRun, message: t.ChildEndSent, version: int) -> None:
+    head = live.head(message.id, message.by)
+    live.deliver(
+        t.ChildEnded(
+            child=message.child, run_id=message.run_id, status=message.status, result=message.result,
+            error=message.error, spent=message.spent, inbox=version, **head,
+        )
+    )  # fmt: skip
+
+
+def _request(live: LiveRun, message: t.RequestSent, version: int) -> None:
+    try:
+        acts.act(live, message, version)
+    except (ActRefused, ValueRefused) as refused:
+        skip(live, version, f"{message.verb} refused: {refused}"[:8_192])
+
+
+_TAKE: dict[type[Event], Callable[[LiveRun, Any, int], None]] = {
+    t.SignalSent: _signal,
+    t.CancelSent: _cancel,
+    t.StepLate: _late,
+    t.VoteSent: _vote,
+    t.ChildEndSent: _child_ended,
+    t.RequestSent: _request,
+}
 
 
 def message_head(clock: Clock, by: str, trace: str = "") -> dict[str, Any]:

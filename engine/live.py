@@ -10,17 +10,24 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import Raw, structs
+
 from ..events import types as t
+from ..events.blobs import BLOB_BYTES, bring_back, put_away
 from ..events.clock import Clock, new_event_id, to_datetime
-from ..events.errors import AppendRefused, HandlerError, HandlerStuck, RefoldError, RunEnded, StoreError
+from ..events.errors import AppendRefused, HandlerError, HandlerStuck, RefoldError, RunEnded
 from ..events.log import Log
+from ..events.registry import decode_event, encode_event
 from ..events.store import Append, Unit
 from ..events.stream import Tail, chain
-from ..events.types import Event
+from ..events.types import Event, Spent
 from ..events.work import Work, WorkFold
+from . import ballots, family
 from .alarms import Alarms
 from .bodies import Bodies
 from .commands import CancelCommand, Command, EndCommand, StepCommand, TimerCommand
+from .deadlines import Deadlines
+from .family import NOTHING_ALONG, Along, Newborn
 from .flight import Flight
 from .run import Run
 
@@ -31,6 +38,7 @@ class Host(Protocol):
     """What a live run needs of the worker that holds it."""
 
     log: Log
+    store: Any
     clock: Clock
     owner: str
     bodies: Bodies
@@ -49,11 +57,20 @@ class Host(Protocol):
     def ended(self, live: "LiveRun", end: Event) -> None:
         """The run's end is durable."""
 
-    def drain_inbox(self, live: "LiveRun") -> None:
-        """Deliver what others have sent."""
+    def drain_inbox(self, live: "LiveRun") -> bool:
+        """Deliver what others have sent, a page of it; whether there is more."""
+
+    def reload(self, live: "LiveRun") -> None:
+        """The run was rewound: build its handler anew."""
 
     def settled(self, live: "LiveRun") -> None:
         """Nothing of the run is in flight: it may be evicted."""
+
+    def begin(self, newborn: Newborn) -> None:
+        """A run that another one has started is durable."""
+
+    def mail_for(self, run_id: str) -> None:
+        """A message for this run is durable."""
 
 
 class Kept(NamedTuple):
@@ -70,14 +87,16 @@ class _Entry(NamedTuple):
     commands: Sequence[Command]
     starts: Sequence[tuple[StepCommand, int]]
     told: Told | None
+    newborn: Sequence[Newborn]
+    posted: Sequence[str]
 
 
 NOTHING: Any = object()
-KEPT_FACTS = (t.StepAttemptFailed, t.CostRecorded, t.DebugRecorded, t.StepLate)
+KEPT_FACTS = (t.StepAttemptFailed, t.CostRecorded, t.DebugRecorded, t.StepLate, t.ArtifactRecorded)
 """Facts that are appended again after a refused append: they say what has happened."""
 
 
-AFTER_END = (t.CostRecorded, t.DebugRecorded, t.StepLate)
+AFTER_END = (t.CostRecorded, t.DebugRecorded, t.StepLate, t.ArtifactRecorded)
 """Facts that may follow a run's end: a body that unwinds after it has still spent what it spent."""
 
 
@@ -100,9 +119,14 @@ class LiveRun:
         """Units in the queue of the log."""
         self.kept: list[Kept] = []
         """What is in hand and could not be appended."""
+        self.held: dict[str, t.CauseHeld] = {}
+        """Causes that wait in the log until the run is resumed, by id."""
+        self.spent = Spent()
+        """By the run and its children."""
         self.refusal: AppendRefused | None = None
         """The first append that was refused."""
         self.alarms = Alarms(host.clock)
+        self.deadlines = Deadlines(self)
         self._work: Work | None = None
         self._last_at = last_at
         self._trace = run.started.trace
@@ -118,17 +142,46 @@ class LiveRun:
     # ---- activations
 
     def deliver(self, cause: Event, value: Any = NOTHING, told: Told | None = None) -> None:
-        """Deliver a cause; `told` hears when it is durable. Kept for later when the run is lost."""
+        """Deliver a cause; `told` hears when it is durable. It waits while the run is lost or paused."""
         if self.lost:
             self.kept.append(Kept(cause, told))
-        elif not self.run.closed:
+        elif self.run.closed:
+            if told is not None:
+                told(RunEnded(self.run_id, "at its end"))
+        elif self.fold.paused:
+            self._hold(cause, told)
+        else:
             self.advance(cause, value, told)
-        elif told is not None:
-            told(RunEnded(self.run_id, "at its end"))
+
+    def _hold(self, cause: Event, told: Told | None) -> None:
+        body, inbox = Raw(encode_event(cause)), getattr(cause, "inbox", 0)
+        held = t.CauseHeld(tag=cause.TAG, body=body, inbox=inbox, **self.head(cause.cause))
+        self.held[held.id] = held
+        self.append([held], told=told)
+
+    def release_held(self) -> None:
+        """Deliver what came while the run was paused, in order."""
+        for held in list(self.held.values()):
+            if self.lost or self.run.closed:
+                return
+            del self.held[held.id]
+            cause = decode_event(held.tag, bytes(held.body), f"{self.run_id} cause.held")
+            cause = bring_back(cause, self.host.store.blob)
+            if (made := self.again(cause, self.head(held.id, cause.by))) is not None:
+                self.deliver(made)
+            else:
+                note = f"{cause.TAG} is not admitted any more"
+                self.append([t.InboxSkipped(inbox=0, reason=note, **self.head(held.id))])
+
+    def again(self, cause: Event, head: dict[str, Any]) -> Event | None:
+        """A cause that could not be delivered when it came, as it is now; None: it came too late for that."""
+        if isinstance(cause, t.GateVoted):
+            return ballots.judge(self, cause, head, cause.inbox)[0]
+        return structs.replace(cause, **head)
 
     def advance(
         self, cause: Event, value: Any = NOTHING, told: Told | None = None,
-        extra: tuple[Append, ...] = (), claim: int = 0, retry: bool = True,
+        along: Along = NOTHING_ALONG, claim: int = 0, retry: bool = True,
     ) -> None:  # fmt: skip
         """Activate the handler with the cause and append everything as one unit.
 
@@ -136,6 +189,22 @@ class LiveRun:
         """
         if type(cause) is t.SignalReceived and cause.signal_id:
             self.signal_ids.add(cause.signal_id)
+        elif type(cause) is t.ChildEnded:
+            self.spent += cause.spent
+        if not self._activate(cause, value, [cause, *self._claim(claim)], told, along, retry):
+            return
+        self.append_commands([cause], told, along, claim, retry)
+
+    def begin(self, generation: int) -> None:
+        """The run's start is stored already, with the append of another run: claim it and begin it."""
+        started = self.run.started
+        if self._activate(started, NOTHING, self._claim(generation), None, NOTHING_ALONG, True):
+            self.append_commands(self._claim(generation))
+
+    def _activate(
+        self, cause: Event, value: Any, stored: list[Event], told: Told | None, along: Along, retry: bool
+    ) -> bool:
+        """Run the handler to idle; False: it got stuck, `stored` is appended and the run halted."""
         self.host.entering(self)
         try:
             if value is NOTHING:
@@ -145,9 +214,9 @@ class LiveRun:
         except Exception as error:  # stuck, or something we did not think of: the cause must not be lost
             stuck = error if isinstance(error, HandlerError) else HandlerStuck(unexpected(self.run_id, error))
             note = t.RunAttention(kind="stuck", reason=str(stuck)[:8_192], **self.head(cause.id))
-            self.append([cause, *self._claim(claim), note], told=told, extra=extra, retry=retry)
+            self.append([*stored, note], told=told, along=along, retry=retry)
             self.host.halted(self, stuck)
-            return
+            return False
         except BaseException:  # a person's Ctrl-C: the log has what it has, and replay goes on from there
             gone = HandlerError(f"run {self.run_id}: its handler was interrupted; it goes on after a restart")
             if told is not None:
@@ -156,11 +225,11 @@ class LiveRun:
             raise
         finally:
             self.host.entering(None)
-        self.append_commands([cause], told, extra, claim, retry)
+        return True
 
     def append_commands(
         self, events: list[Event], told: Told | None = None,
-        extra: tuple[Append, ...] = (), claim: int = 0, retry: bool = True,
+        along: Along = NOTHING_ALONG, claim: int = 0, retry: bool = True,
     ) -> None:  # fmt: skip
         """Append `events` with what the handler has asked for since, and the intents of its new steps."""
         commands = self.run.take()
@@ -172,6 +241,7 @@ class LiveRun:
         head = self.head(cause.id if cause is not None else "", "handler")
         starts: list[tuple[StepCommand, int]] = []
         intents: list[Event] = []
+        newborn: list[Newborn] = []
         urgent = not flight.was_pure(cause)
         for command in commands:
             head["id"] = new_event_id()
@@ -185,8 +255,11 @@ class LiveRun:
                 urgent = urgent or not command.step.options.pure
             else:
                 urgent = True
+                if (concerns := family.follows(self, command, event)) is not None:
+                    newborn += concerns[0]
+                    along += concerns[1]
         flight.forget(cause)
-        self.append([*events, *intents], commands, starts, told, urgent, extra, retry)
+        self.append([*events, *intents], commands, starts, told, urgent, along, retry, newborn)
 
     def _claim(self, generation: int) -> list[Event]:
         if not generation:
@@ -198,24 +271,33 @@ class LiveRun:
         if self.lost:
             self.kept.append(Kept(fact, None))
         elif not self.run.closed or isinstance(fact, AFTER_END):
+            if type(fact) is t.CostRecorded:
+                self.spent += family.spent_of(fact)
             self.append([fact], urgent=urgent)
 
     def append(
         self, events: list[Event], commands: Sequence[Command] = (),
         starts: Sequence[tuple[StepCommand, int]] = (), told: Told | None = None,
-        urgent: bool = True, extra: tuple[Append, ...] = (), retry: bool = True,
+        urgent: bool = True, along: Along = NOTHING_ALONG, retry: bool = True,
+        newborn: Sequence[Newborn] = (),
     ) -> None:  # fmt: skip
         """Queue one unit at the place where the run's stream will be when all before it is stored."""
-        before = self.tail
-        rows, self.tail = chain(self.run_id, before, events)
-        fold = self.fold
-        for event in events:
+        before, fold = self.tail, self.fold
+        stored, blobs = events, ()
+        for place, event in enumerate(events):
             fold.apply(event)
-        work, row = None, fold.row(self._work)
+            small, contents = put_away(event, BLOB_BYTES)
+            if contents:
+                stored = [*stored[:place], small, *stored[place + 1 :]]
+                blobs += contents  # type: ignore[assignment]
+        rows, self.tail = chain(self.run_id, before, stored)
+        works, row = along.works, fold.row(self._work)
         if row is not self._work:
-            work = self._work = row
-        unit = Unit((Append(self.run_id, before.version, rows, before.hash), *extra), work)
-        entry = _Entry(events, commands, starts, told)
+            self._work = row
+            works = (row, *works)
+        own = Append(self.run_id, before.version, rows, before.hash)
+        unit = Unit((own, *along.appends), works, along.posts, blobs)
+        entry = _Entry(events, commands, starts, told, newborn, [post.run_id for post in along.posts])
         self.undurable += 1
         urgent = urgent or told is not None
         self.host.log.append(unit, partial(self._settled, entry), urgent=urgent, retry=retry)
@@ -230,9 +312,13 @@ class LiveRun:
         if error is not None:
             self._not_stored(entry, error)
             return
-        events, commands, starts, told = entry
+        events, commands, starts, told, newborn, posted = entry
         if told is not None:
             told(None)
+        for born in newborn:
+            self.host.begin(born)
+        for run_id in posted:
+            self.host.mail_for(run_id)
         if self.lost:
             return
         for command, attempt in starts:
@@ -241,17 +327,19 @@ class LiveRun:
         for asked in commands:
             if type(asked) is not StepCommand:
                 self._act(asked)
-        last = events[-1]
+        first, last = events[0], events[-1]
+        if type(first) is t.StepSkipped:
+            self.flight.cancel(first.step)
         if type(last) is t.StepAttemptFailed:
             self.flight.arm_retry(last.step)
-        if commands and type(commands[-1]) is EndCommand:
+        if type(last) is t.RunTerminated or (commands and type(commands[-1]) is EndCommand):
             self._end(next(e for e in events if isinstance(e, t.ENDS)))
         elif not starts and self.idle:
             self.host.settled(self)
 
     def _act(self, command: Command) -> None:
         if isinstance(command, TimerCommand):
-            self.arm_timer(command.number)
+            self.deadlines.arm_timer(command.number)
         elif isinstance(command, CancelCommand):
             self.alarms.disarm(command.target.number)
             if isinstance(command.target, StepCommand):
@@ -268,8 +356,15 @@ class LiveRun:
             return
         self.refusal = self.refusal or error
         cause = next((e for e in entry.events if isinstance(e, t.CAUSES)), None)
-        happened = [cause] if cause is not None else [e for e in entry.events if isinstance(e, KEPT_FACTS)]
+        happened: list[Event] = [e for e in entry.events if isinstance(e, KEPT_FACTS)]
+        if cause is not None:
+            happened = [cause]
+        for held in entry.events:
+            if isinstance(held, t.CauseHeld):
+                happened.append(decode_event(held.tag, bytes(held.body), self.run_id))
         self.kept.extend(Kept(event, entry.told) for event in happened)
+        if not happened and entry.told is not None:  # an operator's act: it is asked for again
+            entry.told(error)
         if self.undurable == 0:
             self.host.refused(self)
 
@@ -277,59 +372,36 @@ class LiveRun:
         self.flight.cancel_all()
         self.alarms.clear()
         self.host.ended(self, end)
-
-    # ---- timers
-
-    def arm_timer(self, number: int) -> None:
-        """Wait on the host for a durable timer of the handler."""
-        command = self.run.timers.get(number)
-        if command is not None:
-            self.alarms.arm(number, command.due_at.timestamp(), self._timer_due)
-
-    def rearm(self) -> None:
-        """The clock has jumped: wait anew for what the log says."""
-        self._arm(self.alarms.numbers())
-
-    def _arm(self, numbers: Sequence[int]) -> None:
-        """Earliest first: of those that are overdue the host then rings in this order."""
-        for number in sorted(numbers, key=self._due):
-            self.arm_timer(number)
-            self.flight.arm_retry(number)
-
-    def _due(self, number: int) -> float:
-        timer, pause = self.run.timers.get(number), self.flight.attempts.get(number)
-        due = timer.due_at if timer is not None else pause.retry_at if pause is not None else None
-        return due.timestamp() if due is not None else 0.0
-
-    def _timer_due(self, number: int) -> None:
-        if self.lost or self.run.closed:
-            return
-        try:
-            self.host.drain_inbox(self)  # an acknowledged message never loses to a later deadline
-        except StoreError:  # no deadline passes while nobody can see what came before it
-            self.alarms.arm(number, self.host.clock.now() + 1.0, self._timer_due)
-            return
-        self._fire(number)
-
-    def _fire(self, number: int) -> None:
-        command = self.run.timers.get(number)
-        if command is not None and not self.lost and not self.run.closed:
-            at = max(self.host.clock.now(), command.due_at.timestamp())
-            self.deliver(t.TimerFired(timer=number, **self.head(at=at)))
+        if self.run.resting is not None or isinstance(end, t.RunTerminated):
+            self.run.evict()  # frames are still suspended
 
     # ---- going on after a load, and leaving
 
     def go_on(self, notes: list[Event], adopted: set[int]) -> None:
         """Append `notes` and what the handler has newly asked for; restart what was cut off; arm timers."""
-        again, unknown, cut = self.flight.cut_off(adopted)
+        again, unknown, cut = self.flight.cut_off(adopted | self.flight.held_ends(self.held.values()))
         waiting = [*self.run.timers, *self.run.steps]
         self.append_commands([*notes, *cut])
+        if self.fold.paused:
+            return
+        self.release_held()
         repeat = [step for step in unknown if self.run.steps[step].step.options.repeats_unknown]
         self.flight.start_again(sorted([*again, *repeat]))
-        self._arm(waiting)
+        self.deadlines.arm(waiting)
         for step in unknown:
             if step not in repeat and step in self.run.steps:
                 self.flight.recover(step)
+
+    def resume(self) -> None:
+        """The run is no longer paused: deliver what was held, begin what waited for it."""
+        self.release_held()
+        if self.lost or self.run.closed:
+            return
+        again, unknown = self.flight.not_begun()
+        self.flight.start_again(again)
+        for step in unknown:
+            self.flight.recover(step)
+        self.deadlines.arm_all()
 
     @property
     def idle(self) -> bool:

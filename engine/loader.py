@@ -1,43 +1,67 @@
 """Reading a run from the log: its activations for the handler, and what was in flight when it was left."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from typing import Any
 
 from ..events import types as t
+from ..events.blobs import bring_back
 from ..events.errors import RunNotFound, StoreCorrupt
 from ..events.registry import decode_event
 from ..events.store import Store
 from ..events.stream import Row, Tail
-from ..events.types import Event
+from ..events.types import Event, Spent
 from ..events.work import WorkFold
 from .attempts import Attempts
-from .run import Activation, activations
+from .family import spent_of
+from .run import Activation, Floors
 
 PAGE = 4_000
 """Rows read at a time."""
 
 _STEP_FACTS = frozenset(
-    kind.TAG for kind in (t.StepStarted, t.StepAttemptFailed, t.StepInterrupted, t.StepReleased)
+    kind.TAG
+    for kind in (t.StepStarted, t.StepAttemptFailed, t.StepInterrupted, t.StepReleased, t.StepInDoubt)
 )
-_STEP_ENDS = (t.StepCompleted, t.StepFailed, t.StepCancelled)
-_SKIPPED = frozenset(kind.TAG for kind in (t.StepLate, t.CostRecorded, t.DebugRecorded))
+_STEP_ENDS = (t.StepCompleted, t.StepFailed, t.StepSkipped, t.StepCancelled)
+_SKIPPED = frozenset(
+    kind.TAG for kind in (t.StepLate, t.DebugRecorded, t.StepProbed, t.ArtifactRecorded, t.ArtifactChanged)
+)
 """Never needed to go on."""
 
 
 class History:
     """One run's stream, decoded as far as going on with it needs."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, read: Callable[[str], bytes] | None = None) -> None:
         self.run_id = run_id
+        self._read = read
+        """Gives large values by their digest."""
         self.tail = Tail()
-        self.events: list[Event] = []
-        """Causes, commands and facts about the run; facts about steps stay in `step_facts`."""
+        self.activations: list[Activation] = []
+        """For `Run.replay`: what was rewound is not among them."""
         self.claim: t.RunClaimed | None = None
         self.attention = "none"
+        self.end: Event | None = None
+        """The run's end, if it has ended."""
+        self.rewound = False
+        """The last thing that happened to it was a repair: its next owner claims it, be it the same."""
+        self.held: dict[str, t.CauseHeld] = {}
+        """Causes that came while it was paused and are not delivered yet, by id."""
+        self.spent = Spent()
         self.signal_ids: set[str] = set()
+        self.ends_at: list[int] = []
+        """Version of the last event of each activation …"""
+        self.causes_at: list[int] = []
+        """… and of its cause."""
+        self._fold = WorkFold(run_id)
         self._last: Row | None = None
         self._step_facts: list[Row] = []
-        self._scheduled_at: dict[int, int] = {}
+        self._scheduled: dict[int, tuple[int, t.StepScheduled]] = {}
+        """Open steps, with the version they were scheduled at."""
+        self._again: dict[int, int] = {}
+        """Steps that a repair has opened again, and how many attempts they have had."""
+        self._floors: Floors | None = None
 
     def add(self, rows: list[Row]) -> None:
         """Decode some more rows. Raises `UnknownEvent` or `StoreCorrupt`."""
@@ -46,73 +70,195 @@ class History:
             if tag in _STEP_FACTS:
                 self._step_facts.append(row)
             elif tag not in _SKIPPED:
-                self._add(decode_event(tag, row.state, row), row.version)
+                event = decode_event(tag, row.state, row)
+                self._add(event if self._read is None else bring_back(event, self._read), row.version)
         if rows:
             self._last = rows[-1]
             self.tail = Tail(rows[-1].version, rows[-1].hash)
 
     def _add(self, event: Event, version: int) -> None:
-        self.events.append(event)
-        if isinstance(event, t.StepScheduled):
-            self._scheduled_at[event.step] = version
-        elif isinstance(event, _STEP_ENDS):
-            self._scheduled_at.pop(event.step, None)
-            if not self._scheduled_at:
-                self._step_facts.clear()  # nobody asks for what came before: see `facts`
+        self._fold.apply(event)
+        if isinstance(event, t.CAUSES):
+            self._add_cause(event, version)
+        elif isinstance(event, t.COMMANDS):
+            self._add_command(event, version)
         elif isinstance(event, t.RunClaimed):
-            self.claim = event
+            self.claim, self.rewound = event, False
         elif isinstance(event, t.RunAttention):
             self.attention = event.kind
+            if event.kind == "stuck" and not self.activations[-1].commands:
+                self.activations[-1] = self.activations[-1]._replace(open=True)
+        elif isinstance(event, t.CauseHeld):
+            self.held[event.id] = event
+        elif isinstance(event, t.CostRecorded):
+            self.spent += spent_of(event)
+        elif isinstance(event, t.RunTerminated):
+            self.end = event
+        elif isinstance(event, t.RunRewound):
+            self._rewind(event)
+
+    def _add_cause(self, event: Event, version: int) -> None:
+        self.held.pop(event.cause, None)
+        floors, self._floors = self._floors, None
+        self.activations.append(Activation(event, [], isinstance(event, t.RunReopened), floors))
+        self.ends_at.append(version)
+        self.causes_at.append(version)
+        if isinstance(event, _STEP_ENDS):
+            self._step_ended(event.step)
         elif isinstance(event, t.SignalReceived) and event.signal_id:
             self.signal_ids.add(event.signal_id)
+        elif isinstance(event, t.ChildEnded):
+            self.spent += event.spent
+        elif isinstance(event, t.RunReopened):
+            self.end, self.rewound = None, True
+
+    def _add_command(self, event: Event, version: int) -> None:
+        self.activations[-1].commands.append(event)
+        self.ends_at[-1] = version
+        if isinstance(event, t.StepScheduled):
+            self._scheduled[event.step] = version, event
+        elif isinstance(event, t.StepCancelled):
+            self._step_ended(event.step)
+        elif isinstance(event, t.ENDS):
+            self.end = event
+
+    def _step_ended(self, step: int) -> None:
+        self._scheduled.pop(step, None)
+        if not self._scheduled:
+            self._step_facts.clear()  # nobody asks for what came before: see `facts`
+
+    def _rewind(self, event: t.RunRewound) -> None:
+        kept = sum(1 for version in self.ends_at if version <= event.to)
+        kept = max(kept, 1)
+        dropped = [e for a in self.activations[kept:] for e in (a.cause, *a.commands)]
+        first = self.activations[0]
+        if event.to == 1:  # from the very beginning
+            dropped += first.commands
+            self.activations[0] = first._replace(commands=[], open=True)
+        del self.activations[kept:], self.ends_at[kept:], self.causes_at[kept:]
+        floors = floors_of(dropped, self._floors)
+        if event.to == 1:
+            self.activations[0] = self.activations[0]._replace(floors=floors)
+        else:
+            self._floors = floors
+        self._reopen(event.steps, dropped)
+        self.held.clear()
+        self.end, self.rewound = None, True
+
+    def _reopen(self, steps: Iterable[int], dropped: list[Event]) -> None:
+        scheduled = {
+            e.step: e for a in self.activations for e in a.commands if isinstance(e, t.StepScheduled)
+        }
+        had = {step: 0 for step in steps}
+        for fact in (*dropped, *self._decoded(self._step_facts)):
+            step = getattr(fact, "step", 0)
+            if step in had:
+                had[step] = max(had[step], getattr(fact, "attempt", 0))
+        self._scheduled = {step: (0, scheduled[step]) for step in had if step in scheduled}
+        self._again = had
+        self._step_facts.clear()
 
     @property
     def started(self) -> t.RunStarted:
         """The first event. Raises `StoreCorrupt` when the stream begins otherwise."""
-        if self.events and isinstance(self.events[0], t.RunStarted):
-            return self.events[0]
+        if self.activations and isinstance(self.activations[0].cause, t.RunStarted):
+            return self.activations[0].cause
         raise StoreCorrupt(f"stream {self.run_id!r} does not begin with {t.RunStarted.TAG}")
 
     @property
-    def ended(self) -> Event | None:
-        """The run's end, if it has ended."""
-        return next((e for e in reversed(self.events[-8:]) if isinstance(e, t.ENDS)), None)
+    def paused(self) -> bool:
+        """Whether nothing may be delivered."""
+        return self._fold.paused
 
-    def activations(self) -> list[Activation]:
-        """For `Run.replay`."""
-        return activations(self.events)
+    @property
+    def floors(self) -> Floors | None:
+        """Of a repair after which nothing has been delivered yet."""
+        return self._floors
 
     def facts(self) -> list[Event]:
         """Facts about the steps that have not ended: all that were stored after the first of them began."""
-        if not self._scheduled_at:
+        if not self._scheduled:
             return []
-        first = min(self._scheduled_at.values())
-        return [decode_event(r.tag, r.state, r) for r in self._step_facts if r.version > first]
+        first = min(version for version, _ in self._scheduled.values())
+        return self._decoded(row for row in self._step_facts if row.version > first)
+
+    @staticmethod
+    def _decoded(rows: Iterable[Row]) -> list[Event]:
+        return [decode_event(row.tag, row.state, row) for row in rows]
 
     def attempts(self, facts: list[Event]) -> Attempts:
         """Attempts of the open steps."""
         attempts = Attempts()
-        for event in self.events:
-            if isinstance(event, t.StepScheduled) and event.step in self._scheduled_at:
-                attempts.scheduled(event.step, event.pure)
-        attempts.fold(event for event in facts if event.step in self._scheduled_at)  # type: ignore[attr-defined]
+        for step, (_, event) in self._scheduled.items():
+            attempts.scheduled(step, event.pure)
+            if step in self._again:
+                attempts.reopened(step, self._again[step])
+        attempts.fold(event for event in facts if event.step in self._scheduled)  # type: ignore[attr-defined]
         return attempts
 
     def work(self, facts: list[Event]) -> WorkFold:
         """The dispatch row's fold, as it stands."""
-        fold = WorkFold(self.run_id)
-        for event in self.events:
-            fold.apply(event)
+        held = {_step_of(event) for event in self.held.values()}
         for fact in facts:
-            if fact.step in self._scheduled_at:  # type: ignore[attr-defined]
-                fold.apply(fact)
-        return fold
+            step: Any = fact.step  # type: ignore[attr-defined]
+            if step in self._scheduled and step not in held:
+                self._fold.apply(fact)
+        return self._fold
 
     @property
     def last_at(self) -> datetime:
         """Time of the last event read."""
-        last = self._last
-        return self.events[-1].at if last is None else decode_event(last.tag, last.state, last).at
+        assert self._last is not None
+        return decode_event(self._last.tag, self._last.state, self._last).at
+
+
+def activations(events: Iterable[Event]) -> list[Activation]:
+    """A run's decoded events, the first one first, as activations; facts left out."""
+    history = History("")
+    for version, event in enumerate(events, 1):
+        history._add(event, version)
+    return history.activations
+
+
+def floors_of(dropped: Iterable[Event], before: Floors | None = None) -> Floors:
+    """What these commands have used up of numbers, children and ordinals."""
+    number, children, ordinals = before or Floors()
+    ordinals = dict(ordinals)
+    for event in dropped:
+        if isinstance(event, t.FanOutOpened):
+            number = max(number, event.fan_out + event.count)
+        elif isinstance(event, t.COMMANDS):
+            number = max(number, _number_of(event))
+        if isinstance(event, t.ChildStarted):
+            children = max(children, int(event.run_id.rpartition("~")[2]))
+        for key, prefix in ((getattr(event, "key", ""), ""), (_gate_name(event), "gate ")):
+            name, mark, ordinal = key.rpartition("#")
+            if mark and ordinal.isdecimal():
+                ordinals[prefix + name] = max(ordinals.get(prefix + name, 0), int(ordinal))
+    return Floors(number, children, ordinals)
+
+
+def _number_of(event: Event) -> int:
+    for name in ("step", "timer", "wait", "gate", "child"):
+        if (number := getattr(event, name, None)) is not None:
+            return int(number)
+    return 0
+
+
+def _gate_name(event: Event) -> str:
+    return event.name if isinstance(event, t.GateOpened) else ""
+
+
+def _step_of(held: t.CauseHeld) -> int:
+    if held.tag in (t.StepCompleted.TAG, t.StepFailed.TAG, t.StepSkipped.TAG):
+        return int(decode_event(held.tag, bytes(held.body)).step)  # type: ignore[attr-defined]
+    return 0
+
+
+def whole_history(store: Store, run_id: str) -> History:
+    """The run's history, read at once. Raises `RunNotFound`, `UnknownEvent`, `StoreCorrupt`."""
+    *_, history = read_history(store, run_id)
+    return history
 
 
 def read_history(store: Store, run_id: str) -> Iterator[History]:
@@ -120,7 +266,7 @@ def read_history(store: Store, run_id: str) -> Iterator[History]:
 
     Raises `RunNotFound`, `UnknownEvent`, `StoreCorrupt`.
     """
-    history = History(run_id)
+    history = History(run_id, store.blob)
     while True:
         rows = store.read(run_id, history.tail.version, PAGE)
         history.add(rows)

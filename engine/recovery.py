@@ -10,8 +10,6 @@ import logging
 from collections import deque
 from typing import Any, Protocol
 
-from msgspec import structs
-
 from ..events import types as t
 from ..events.clock import Clock, new_event_id, to_datetime
 from ..events.errors import (
@@ -22,6 +20,7 @@ from ..events.errors import (
     SchemaMismatch,
     StoreCorrupt,
     StoreError,
+    VoteRefused,
 )
 from ..events.log import Log
 from ..events.store import Append, Store, Unit
@@ -33,6 +32,12 @@ from .loader import History, read_history
 from .run import Run
 
 _log = logging.getLogger("refold.worker")
+
+_FROM_OUTSIDE = (
+    t.SignalReceived, t.RunCancelRequested, t.GateVoted, t.AttributesChanged, t.CompensateRequested,
+    t.StepSkipped,
+)  # fmt: skip
+"""Causes that nobody but their sender has: fed again, unless the inbox has them."""
 
 RETRY_S = 1.0
 """Pause before a run that could not be read is loaded again."""
@@ -104,6 +109,12 @@ class Recovery:
         self.lost[live.run_id] = live
         self.enqueue(live.run_id)
 
+    def bring_again(self, live: LiveRun) -> None:
+        """The run was rewound: build its handler again from what counts of the log."""
+        live.run.evict()
+        self.lost[live.run_id] = live
+        self.enqueue(live.run_id)
+
     def let_go(self, run_id: str) -> None:
         """Drop a run that was to be rebuilt."""
         if (live := self.lost.pop(run_id, None)) is not None:
@@ -158,7 +169,7 @@ class Recovery:
         for page in read_history(self._keeper.store, run_id):
             history = page
             await asyncio.sleep(0)
-        if history is None or history.ended is not None:
+        if history is None or history.end is not None:
             self._ended_elsewhere(run_id, history)
             return
         if (
@@ -176,11 +187,13 @@ class Recovery:
             return
         run = Run(workflow, run_id, started)
         try:
-            for _ in run.replay_slices(history.activations()):
+            for _ in run.replay_slices(history.activations):
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             run.evict()
             raise
+            if history.floors is not None:
+                run.raise_floors(history.floors)
         except HandlerError as error:
             run.evict()
             self._attend(history, "stuck" if isinstance(error, HandlerStuck) else "diverged", str(error))
@@ -195,21 +208,21 @@ class Recovery:
         facts = history.facts()
         live = LiveRun(host, run, history.tail, history.work(facts), history.last_at)
         live.flight.attempts = history.attempts(facts)
-        live.signal_ids = history.signal_ids
-        lost = self.lost.pop(run_id, None)
+        live.signal_ids, live.held, live.spent = history.signal_ids, history.held, history.spent
+        held, lost = set(history.held), self.lost.pop(run_id, None)
         keeper.live[run_id] = live
         adopted: set[int] = set()
         if lost is not None:
             adopted = live.flight.adopt(lost.flight.bodies, [kept.event for kept in lost.kept])
         notes: list[Event] = []
-        if history.claim is None or history.claim.owner != self._keeper.owner:
+        if history.claim is None or history.rewound or history.claim.owner != self._keeper.owner:
             generation = history.claim.generation + 1 if history.claim else 1
             notes.append(t.RunClaimed(owner=self._keeper.owner, generation=generation, **live.head()))
         if history.attention != "none":
             notes.append(t.RunAttention(kind="none", **live.head()))
         live.go_on(notes, adopted)
         if lost is not None:
-            self._feed(live, lost.kept)
+            self._feed(live, [kept for kept in lost.kept if not _is_held(kept, held)])
         keeper.drain_inbox(live)
         if live.idle:
             keeper.settled(live)
@@ -217,11 +230,16 @@ class Recovery:
     def _feed(self, live: LiveRun, kept: list[Kept]) -> None:
         """Feed again what was in hand when an append was refused."""
         for event, told in kept:
-            event = structs.replace(event, id=new_event_id(), at=live.head()["at"])
+            again = live.again(event, live.head(event.cause, event.by))
+            if again is None:
+                if told is not None:
+                    told(VoteRefused(f"run {live.run_id}: the gate was decided meanwhile"))
+                continue
+            event = again
             if isinstance(event, t.StepCompleted | t.StepFailed):
                 if live.flight.awaits(event.step, event.cause):
                     live.deliver(event)
-            elif isinstance(event, t.SignalReceived | t.RunCancelRequested):
+            elif isinstance(event, _FROM_OUTSIDE):
                 if not event.inbox and getattr(event, "signal_id", "") not in (live.signal_ids - {""}):
                     live.deliver(event, told=told)
                 elif told is not None:
@@ -234,8 +252,8 @@ class Recovery:
                 live.note(event)
 
     def _ended_elsewhere(self, run_id: str, history: History | None) -> None:
-        if history is not None and history.ended is not None:
-            self._keeper.tell_end(run_id, history.ended)
+        if history is not None and history.end is not None:
+            self._keeper.tell_end(run_id, history.end)
         if (lost := self.lost.pop(run_id, None)) is not None:
             self._lease_lost(lost)
 
@@ -249,7 +267,7 @@ class Recovery:
             if told is not None:
                 told(error)
             if isinstance(event, t.StepCompleted | t.StepFailed):
-                inbox.send_evidence(self._keeper.store, self._keeper.log, live.run_id, event)
+                inbox.send_evidence(self._keeper.log, live.run_id, event)
         live.leave()
         self._keeper.taken_over(live.run_id, error)
 
@@ -275,5 +293,14 @@ class Recovery:
         fold = history.work(history.facts())
         fold.apply(note)
         append = Append(history.run_id, history.tail.version, rows, history.tail.hash)
-        unit = Unit((append,), fold.row())
+        unit = Unit((append,), (fold.row(),))
         self._keeper.log.append(unit, lambda error: None)
+
+
+def _is_held(kept: Kept, held: set[str]) -> bool:
+    """Whether the log has the cause already, and delivers it anew."""
+    if kept.event.cause not in held:
+        return False
+    if kept.told is not None:
+        kept.told(None)
+    return True

@@ -7,34 +7,31 @@ matched against the log (`match`, on replay) or taken as new (`take`).
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Raw
 
-from ..events import codec, errors, types as t
-from ..events.errors import ForbiddenInHandler, NonDeterminismError, ValueRefused
+from ..events import types as t
+from ..events.errors import ForbiddenInHandler
 from ..events.types import Event
-from .commands import (
-    CancelCommand,
-    Command,
-    EndCommand,
-    StepCommand,
-    TimerCommand,
-    WaitCommand,
-    command_number,
-)
+from . import children, data, ending, gates, signals, steps
+from .commands import CancelCommand, Command, EndCommand, StepCommand, TimerCommand, WaitCommand, event_number
 from .context import Context
 from .divergence import report
-from .failures import failure_of, step_error
-from .loop import Evicted, Future, Loop, Timer
-from .step import Step, encode_call
+from .loop import Future, Loop, Timer
+from .step import Step
 from .workflow import Workflow
 
-KNOWN = 64
-"""How many steps `StepScheduled.after` lists at most."""
-
 _MISSING: Any = object()
+
+
+class Floors(NamedTuple):
+    """Numbers that the rewound part of a history has used up: what is asked for anew gets others."""
+
+    number: int = 0
+    children: int = 0
+    ordinals: Mapping[str, int] = {}
 
 
 class Activation(NamedTuple):
@@ -43,20 +40,9 @@ class Activation(NamedTuple):
     cause: Event
     commands: list[Event]
     open: bool = False
-    """Stored without its commands: the handler never became idle, they are still to come."""
-
-
-def activations(events: Iterable[Event]) -> list[Activation]:
-    """A run's events as activations; facts left out."""
-    out: list[Activation] = []
-    for event in events:
-        if isinstance(event, t.CAUSES):
-            out.append(Activation(event, []))
-        elif isinstance(event, t.COMMANDS):
-            out[-1].commands.append(event)
-        elif isinstance(event, t.RunAttention) and event.kind == "stuck" and not out[-1].commands:
-            out[-1] = out[-1]._replace(open=True)
-    return out
+    """Stored without its commands: they are still to come."""
+    floors: Floors | None = None
+    """The run was rewound to just before this cause."""
 
 
 class Run:
@@ -67,59 +53,104 @@ class Run:
         self.loop = Loop(self, started.seed)
         self.ctx = Context(self)
         self.replaying = False
-        self.ended: Event | None = None
-        """The cause-less end command once the handler is through (unrecorded until taken)."""
         self.closed = False
+        """The run has ended."""
+        self.resting: Callable[[tuple[int, ...]], EndCommand] | None = None
+        """Makes the end of a run whose program still waits: it may be reopened, to be undone."""
+        self.reopened: asyncio.Future[t.RunReopened] | None = None
+        """What the program then waits for."""
         self.activation = -1
         self.steps: dict[int, StepCommand] = {}
         """Steps the handler waits for, by number."""
         self.timers: dict[int, TimerCommand] = {}
         self.waits: dict[int, WaitCommand] = {}
-        self._issued: list[Command] = []  # an empty deque takes 760 bytes, and a run had five
-        self._number = 0
-        self._main: Any = None
-        self._cancel: t.RunCancelRequested | None = None
-        self._signals: dict[str, deque[Raw]] = {}
+        self.gates: dict[int, gates.GateCommand] = {}
+        self.children: dict[int, children.ChildCommand] = {}
+        self.issued: list[Command] = []  # an empty deque takes 760 bytes, and a run had five
+        self.number = 0
+        """Of the last command."""
+        self.child_count = 0
+        """Children asked for."""
+        self.cancel_request: t.RunCancelRequested | None = None
+        self.signals: dict[str, deque[t.SignalReceived | t.Carried]] = {}
+        """Those that came before their wait."""
+        self.memory: data.Memory | None = None
+        """Shared context, attributes, patches …; made when first needed."""
         self._waiting: dict[str, list[WaitCommand]] = {}
+        self._main: Any = None
         self._ordinals: dict[str, int] = {}
         self._iterations: dict[tuple[str, str, str], int] = {}
         self._recent: list[Command] = []
+        self._ahead: Sequence[Event] | None = None
+        self._found: set[int] = set()
 
     # ---- what the handler asks for
+
+    def issue(self, command: Command) -> None:
+        """The handler asks for something."""
+        self.check_open()
+        self.issued.append(command)
+
+    def recorded(self, kind: type[Event], **same: Any) -> Event | None:
+        """On replay the next event of this kind and with these values that this very activation recorded."""
+        for place, event in enumerate(self._ahead or ()):
+            if type(event) is not kind or place in self._found:
+                continue
+            if all(getattr(event, name) == value for name, value in same.items()):
+                self._found.add(place)
+                return event
+        return None
+
+    @property
+    def matching(self) -> bool:
+        """Whether what the handler asks for now is in the log already."""
+        return self._ahead is not None
 
     def call_step(
         self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], site: str
     ) -> Future:
         """Issue a call of a step; the future gets its result."""
-        self._check_open()
-        packed, named = encode_call(step.name, args, kwargs)
-        future = self.loop.create_future()
-        command = StepCommand(step, len(args), packed, named, future, asyncio.current_task(self.loop))  # type: ignore[arg-type]
-        command.site = site
-        future.command = command
-        self._issued.append(command)
-        return future
+        return steps.call(self, step, args, kwargs, site)
+
+    def start_child(self, workflow: Any, args: tuple[Any, ...], **options: Any) -> children.ChildCommand:
+        """Issue a child."""
+        return children.start(self, workflow, args, **options)
 
     async def wait_signal(self, name: str) -> Raw:
         """The next event of that name: a kept one, or the next to come."""
-        self._check_open()
-        kept = self._signals.get(name)
+        self.check_open()
+        kept = self.signals.get(name)
         if kept:
-            return kept.popleft()
+            return kept.popleft().payload
         future = self.loop.create_future()
         command = WaitCommand(name, future)
         future.command = command
-        self._issued.append(command)
+        self.issued.append(command)
         self._waiting.setdefault(name, []).append(command)
         try:
-            payload: Raw = await future
-            return payload
+            received: t.SignalReceived = await future
+            return received.payload
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():  # it came in the very activation that cancels us
-                self._signals.setdefault(name, deque()).appendleft(future.result())
+                self.signals.setdefault(name, deque()).appendleft(future.result())
             raise
 
-    def _check_open(self) -> None:
+    def take_waiting(self, name: str) -> WaitCommand | None:
+        """The oldest open wait for an event of that name."""
+        waiting = self._waiting.get(name)
+        while waiting:
+            command = waiting.pop(0)
+            if not command.future.done():
+                self.waits.pop(command.number, None)
+                return command
+        return None
+
+    def forget_wait(self, command: WaitCommand) -> None:
+        """The handler gave the wait up."""
+        self._waiting[command.name].remove(command)
+
+    def check_open(self) -> None:
+        """Raises when nothing may be asked for now."""
         if self.loop.evicting:
             self.loop.refuse_if_evicting()  # returns only to a handler that swallows it: it must suspend
         elif self.closed or not self.loop.active:
@@ -132,24 +163,25 @@ class Run:
 
     def timer_set(self, timer: Timer) -> TimerCommand:
         command = TimerCommand(timer)
-        self._issued.append(command)
+        self.issued.append(command)
         return command
 
     def timer_cancelled(self, command: Any) -> None:
-        self._take_back(command, self.timers)
+        self._take_back(command)
 
     def future_cancelled(self, command: Any) -> None:
-        self._take_back(command, self.steps if isinstance(command, StepCommand) else self.waits)
+        self._take_back(command)
 
-    def _take_back(self, command: Command, registered: dict[int, Any]) -> None:
+    def _take_back(self, command: Command) -> None:
         if self.loop.evicting or self.closed or not self.loop.active:
             return
         if not command.number:
             command.dropped = True
-        elif registered.pop(command.number, None) is not None:
-            self._issued.append(CancelCommand(command))
-        if isinstance(command, WaitCommand):
-            self._waiting[command.name].remove(command)
+        else:
+            registered = command.open_among(self)
+            if registered is not None and registered.pop(command.number, None) is not None:
+                self.issued.append(CancelCommand(command))
+        command.given_up(self)
 
     # ---- delivering a cause
 
@@ -165,162 +197,109 @@ class Run:
     def _activate(self, cause: Event, value: Any = _MISSING) -> None:
         self.activation += 1
         self.loop.now = cause.at.timestamp()
-        self._deliver(cause, value)
+        if value is _MISSING:
+            _DELIVER[type(cause)](self, cause)
+        else:
+            steps.completed(self, cause, value)  # type: ignore[arg-type]
         self.loop.drain()
-        if self._main.done() and not self.closed:
+        if not self.closed and (self.resting is not None or self._main.done()):
             self._finish()
 
-    def _deliver(self, cause: Event, value: Any) -> None:
-        if isinstance(cause, (t.StepCompleted, t.StepFailed)):
-            self._deliver_step(cause, value)
-        elif isinstance(cause, t.TimerFired):
-            timer = self.timers.pop(cause.timer, None)
-            if timer is not None:
-                self.loop.make_ready(timer.handle)
-        elif isinstance(cause, t.SignalReceived):
-            self._deliver_signal(cause)
-        elif isinstance(cause, t.RunCancelRequested):
-            self._cancel = cause
-            self._main.cancel(cause.reason or None)
-        elif isinstance(cause, t.RunStarted):
-            self._start(cause)
-
-    def _deliver_step(self, cause: t.StepCompleted | t.StepFailed, value: Any) -> None:
-        command = self.steps.pop(cause.step, None)
-        if command is None or command.future.done():
-            return
-        command.future.command = None  # a cycle, which only the collector would find
-        if command.task is not None:
-            known, after = command.task.known, command.after
-            known = () if known is after else tuple(n for n in known if n not in after)
-            command.task.known = (*known, cause.step)[-KNOWN:]
-        if isinstance(cause, t.StepFailed):
-            command.future.set_exception(step_error(command.key, cause.error))
-            return
-        if value is _MISSING:
-            value = self._decode(command, cause.result)
-        command.future.set_result(value)
-
-    def _decode(self, command: StepCommand, result: Raw) -> Any:
-        try:
-            return command.step.decode_result(result, f"result of {command.key}")
-        except ValueRefused as error:
-            raise NonDeterminismError(
-                f"run {self.run_id} step {command.key}: {error}. The step's return type changed since the "
-                "run began: put it back, or accept the old form too",
-                key=command.key, expected="a result that fits the return type", found=str(error),
-            ) from None  # fmt: skip
-
-    def _deliver_signal(self, cause: t.SignalReceived) -> None:
-        waiting = self._waiting.get(cause.name)
-        while waiting:
-            command = waiting.pop(0)
-            if not command.future.done():
-                self.waits.pop(command.number, None)
-                command.future.set_result(cause.payload)
-                return
-        self._signals.setdefault(cause.name, deque()).append(cause.payload)
-
-    def _start(self, cause: t.RunStarted) -> None:
+    def begin(self, cause: t.RunStarted) -> None:
+        """Start the program."""
+        for signal in cause.carried:
+            self.signals.setdefault(signal.name, deque()).append(signal)
         context = contextvars.Context()  # empty: nothing leaks in from whoever activates us
-        self._main = self.loop.create_task(_main(self, cause.args), context=context)
+        self._main = self.loop.create_task(ending.program(self, cause.args), context=context)
+
+    def cancel(self, cause: t.RunCancelRequested | t.CompensateRequested) -> None:
+        """Cancel the program, for the handler to see where it waits."""
+        if isinstance(cause, t.RunCancelRequested):
+            self.cancel_request = cause
+        self._main.cancel(cause.reason or None)
+
+    def reopen(self, cause: t.RunReopened) -> None:
+        """The run had ended; its program goes on."""
+        waiter, self.reopened = self.reopened, None
+        self.closed, self.resting = False, None
+        if waiter is not None:
+            waiter.set_result(cause)
 
     # ---- the end
 
     def _finish(self) -> None:
-        for command in self._issued:  # asked for in the very activation that ends the run: never was
-            if not command.number and not isinstance(command, CancelCommand):
-                command.dropped = True
-        for number in sorted(self.steps):
-            self._issued.append(CancelCommand(self.steps[number]))
-        self._issued.append(self._end())
-        self.steps.clear()
-        self.timers.clear()
-        self.waits.clear()
+        left, main, resting = ending.close_up(self), self._main, self.resting
+        self.issued.append(ending.end_of(self, main, left) if resting is None else resting(left))
         self.closed = True
-        issued = len(self._issued)
-        self.loop.close_tasks(list(self.loop.tasks))
-        while len(self._issued) > issued:
-            self._issued.pop()  # from tasks that would not end
-
-    def _end(self) -> EndCommand:
-        main = self._main
-        if main.cancelled():
-            cancel = self._cancel
-            if cancel is not None:
-                return EndCommand(
-                    t.RunCancelled,
-                    lambda head: t.RunCancelled(reason=cancel.reason, kind=cancel.kind, **head),
-                )
-            return _failed(asyncio.CancelledError("the handler cancelled itself"))
-        error = main.exception()
-        if error is not None:
-            return _failed(error)
-        try:
-            result = codec.encode(main.result(), f"result of {self.workflow.name}")
-            self.workflow.decode_result(result, f"result of {self.workflow.name}")
-        except ValueRefused as refused:
-            return _failed(refused)
-        return EndCommand(t.RunCompleted, lambda head: t.RunCompleted(result=result, **head))
+        issued = len(self.issued)
+        self.loop.close_tasks([task for task in self.loop.tasks if resting is None or task is not main])
+        while len(self.issued) > issued:
+            self.issued.pop()  # from tasks that would not end
 
     # ---- matching and taking
 
     def match(self, recorded: Sequence[Event]) -> None:
         """Match the log's commands of this activation, in order. Raises `NonDeterminismError`."""
-        issued, place = self._issued, 0
+        issued, place = self.issued, 0
         for event in recorded:
             while place < len(issued) and issued[place].dropped:
                 place += 1
             if place == len(issued) or not issued[place].matches(event):
+                if type(event) is t.PatchApplied and event.deprecated:
+                    continue  # its call may be taken out of the code: that is what deprecating it is for
                 raise report(self, event, issued[place:], self._recent)
             command = issued[place]
             place += 1
-            if isinstance(command, StepCommand) and isinstance(event, t.StepScheduled):
-                command.site, command.iteration = event.site, event.iteration
-            self._bind(command, command_number(event))
+            self._bind(command, event_number(event) if command.numbered else 0, event)
         del issued[:place]
 
     def expect_nothing(self) -> None:
         """After `match`: the handler must not have asked for more. Raises `NonDeterminismError`."""
-        if self._issued and any(not command.dropped for command in self._issued):
-            raise report(self, None, self._issued, self._recent)
+        if self.issued and any(not command.dropped for command in self.issued):
+            raise report(self, None, self.issued, self._recent)
 
     def take(self) -> list[Command]:
         """What the handler asked for that the log does not have yet, numbered: append it, then act on it."""
         new: list[Command] = []
-        for command in self._issued:
+        for command in self.issued:
             if not command.dropped:
-                numbered = not isinstance(command, (CancelCommand, EndCommand))
-                self._bind(command, self._number + 1 if numbered else 0)
+                number = (command.kept_number or self.number + 1) if command.numbered else 0
+                self._bind(command, number, None)
                 new.append(command)
-        self._issued.clear()
+        self.issued.clear()
         return new
 
-    def _bind(self, command: Command, number: int) -> None:
+    def _bind(self, command: Command, number: int, event: Event | None) -> None:
         if number:
-            command.number = self._number = number
-        if isinstance(command, StepCommand):
-            self._bind_step(command)
-            if not command.future.cancelled():
-                self.steps[number] = command
-        elif isinstance(command, TimerCommand):
-            self.timers[number] = command
-        elif isinstance(command, WaitCommand):
-            self.waits[number] = command
+            command.number = number
+            if number + command.reserves > self.number:
+                self.number = number + command.reserves
+        command.bound(self, event)
         if self.replaying:
             self._recent.append(command)
             del self._recent[:-3]
 
-    def _bind_step(self, command: StepCommand) -> None:
+    def name_step(self, command: StepCommand) -> None:
+        """Give a step its readable key and its iteration."""
         name = command.step.name
         ordinal = self._ordinals[name] = self._ordinals.get(name, 0) + 1
         command.key = f"{name}#{ordinal}"
         place = (command.task_path, name, command.site)
-        if self.replaying:
-            self._iterations[place] = command.iteration + 1
-        else:
+        if not self.replaying:
             command.iteration = self._iterations.get(place, 0)
-            self._iterations[place] = command.iteration + 1
+        self._iterations[place] = command.iteration + 1
+
+    def ordinal(self, name: str) -> int:
+        """How many things of that name there are now, this one included."""
+        self._ordinals[name] = count = self._ordinals.get(name, 0) + 1
+        return count
+
+    def raise_floors(self, floors: Floors) -> None:
+        """Leave out the numbers, children and ordinals that a rewound part of the history has used."""
+        self.number = max(self.number, floors.number)
+        self.child_count = max(self.child_count, floors.children)
+        for name, ordinal in floors.ordinals.items():
+            self._ordinals[name] = max(self._ordinals.get(name, 0), ordinal)
 
     def replay(self, history: Sequence[Activation]) -> None:
         """Deliver recorded activations and check that the handler asks for what it asked for then.
@@ -339,44 +318,52 @@ class Run:
             for first in range(0, last + 1, size):
                 with self.loop.entered():  # once a slice, not once an activation: 4 of 30 µs
                     for place in range(first, min(first + size, last + 1)):
-                        cause, commands, is_open = history[place]
-                        self._activate(cause)
-                        self.match(commands)
-                        if commands or not (place == last and (is_open or place == 0)):
-                            self.expect_nothing()
+                        self._replay_one(*history[place], first=place == 0, last=place == last)
                 yield
         finally:
             self.replaying = False
+            self._ahead = None
             self._recent.clear()
+
+    def _replay_one(
+        self, cause: Event, commands: list[Event], is_open: bool, floors: Floors | None,
+        *, first: bool, last: bool,
+    ) -> None:  # fmt: skip
+        if floors is not None:
+            self.raise_floors(floors)
+        new = not commands and last and (is_open or first)
+        self._ahead = None if new else commands
+        if self._found:
+            self._found = set()
+        self._activate(cause)
+        self.match(commands)
+        if not new:
+            self.expect_nothing()
 
     # ---- leaving memory
 
     def evict(self) -> None:
         """Unwind all suspended frames now, every command refused. The run can be replayed any time."""
         self.loop.evict()
-        self.steps.clear()
-        self.timers.clear()
-        self.waits.clear()
+        for registered in (self.steps, self.timers, self.waits, self.gates, self.children):
+            registered.clear()
         self._waiting.clear()
-        self._issued.clear()
-        self._main = None
+        self.issued.clear()
+        self._main = self.reopened = None
 
 
-async def _main(run: Run, args: Raw) -> Any:
-    try:
-        return await run.workflow.fn(run.ctx, *run.workflow.decode_args(args))
-    except (Evicted, GeneratorExit, asyncio.CancelledError, Exception):
-        raise
-    except KeyboardInterrupt:  # a person's Ctrl-C is not the handler's doing
-        raise
-    except BaseException as error:  # SystemExit and its like must end the run, not the process
-        raise HandlerExit(f"{type(error).__name__}: {error}") from error
-
-
-class HandlerExit(errors.HandlerError):
-    """The handler raised `SystemExit` or another `BaseException`: the run fails, the process goes on."""
-
-
-def _failed(error: BaseException) -> EndCommand:
-    failure = failure_of(error)
-    return EndCommand(t.RunFailed, lambda head: t.RunFailed(error=failure, **head))
+_DELIVER: dict[type[Event], Callable[[Run, Any], None]] = {
+    t.RunStarted: Run.begin,
+    t.StepCompleted: steps.completed,
+    t.StepFailed: steps.failed,
+    t.StepSkipped: steps.completed,
+    t.TimerFired: signals.timer_fired,
+    t.SignalReceived: signals.received,
+    t.GateVoted: gates.voted,
+    t.ChildEnded: children.ended,
+    t.AttributesChanged: data.attributes_changed,
+    t.RunCancelRequested: Run.cancel,
+    t.CompensateRequested: Run.cancel,
+    t.RunReopened: Run.reopen,
+}
+"""What each cause does to the run, before its handler runs to idle."""

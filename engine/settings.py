@@ -24,6 +24,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     determinism: Literal["strict", "warn", "off"] = "strict"
     """Clocks and randomness in handlers: `warn` scans at registration; `strict` also refuses them at run
     time (CPython ≥ 3.12)."""
+    max_depth: int = 5
+    """How deep children of children may go."""
+    max_inbox: int = 100_000
+    """Messages that may wait for one run; further ones are refused (`InboxFull`)."""
+    files: str = ""
+    """Folder under which each run gets `artifacts/RUN` and `logs/RUN`; empty: none."""
     projections: bool = True
     """Keep the read models up to date."""
 
@@ -32,5 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"{self}: expected grace >= 0, memory_bytes >= 0, max_active >= 1, step_threads >= 1"
             )
+        if self.max_depth < 0 or self.max_inbox < 1:
+            raise ConfigurationError(f"{self}: expected max_depth >= 0, max_inbox >= 1")
         if self.determinism not in ("strict", "warn", "off"):
             raise ConfigurationError(f"determinism={self.determinism!r}: expected 'strict', 'warn' or 'off'")

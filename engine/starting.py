@@ -1,9 +1,11 @@
 """What `start` checks before a run exists: names, keys, the same input, the workflows that are known."""
 
 import asyncio
+import contextlib
 import hashlib
+import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,7 +19,9 @@ from ..events.store import Append, Store
 from ..events.stream import Tail, chain
 from . import guard
 from .commands import clip
+from .family import Along
 from .settings import Settings
+from .step import LONGEST_S
 from .workflow import Workflow
 
 KEYS = "key/"
@@ -49,12 +53,19 @@ class Told:
 
 
 def register(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> Registry:
+    """The workflows by name and version, with those they start as children.
+
+    Raises `ConfigurationError` for two of one name and version, and for one that would run inside itself.
+    """
     registry: Registry = {}
     for flow in workflows:
         if not isinstance(flow, Workflow):
             raise ConfigurationError(f"workflows=[…] expects @workflow functions, got {flow!r}")
         if registry.setdefault((flow.name, flow.version), flow) is not flow:
             raise ConfigurationError(f"two workflows are called {flow.name!r} version {flow.version!r}")
+    for flow in list(registry.values()):
+        _register_below(flow, (flow,), registry)
+    for flow in registry.values():
         if settings.determinism != "off":
             for finding in guard.scan(flow.fn):
                 _log.warning("workflow %s: %s", flow.name, finding)
@@ -63,17 +74,45 @@ def register(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> Reg
     return registry
 
 
+def _register_below(
+    flow: Workflow[Any, Any], chain: tuple[Workflow[Any, Any], ...], registry: Registry
+) -> None:
+    """Children that a handler names need not be listed: the engine will have to execute them."""
+    for below in named_workflows(flow.fn):
+        if below in chain:
+            if not below.recursive:
+                names = " -> ".join(above.name for above in (*chain, below))
+                raise ConfigurationError(
+                    f"{names}: {below.name} would run inside itself; declare it "
+                    "@workflow(recursive=True) if that is meant"
+                )
+            continue
+        registry.setdefault((below.name, below.version), below)
+        _register_below(below, (*chain, below), registry)
+
+
+def named_workflows(function: Callable[..., Any]) -> list[Workflow[Any, Any]]:
+    """Workflows that a function's code names, as globals or in its closure."""
+    plain = inspect.unwrap(function)
+    code, scope = getattr(plain, "__code__", None), getattr(plain, "__globals__", {})
+    found = [scope.get(name) for name in (code.co_names if code is not None else ())]
+    for cell in getattr(plain, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # not bound yet
+            found.append(cell.cell_contents)
+    return [flow for flow in found if isinstance(flow, Workflow)]
+
+
 def input_digest(name: str, args: Raw) -> str:
     """SHA-256 over workflow name and arguments, object keys in any order."""
     plain = msgspec.json.encode(msgspec.json.decode(args), order="deterministic")
     return hashlib.sha256(name.encode() + b"\0" + plain).hexdigest()
 
 
-def key_append(key: str, run_id: str, digest: str, at: datetime, cause: str = "") -> tuple[Append, ...]:
+def key_append(key: str, run_id: str, digest: str, at: datetime, cause: str = "") -> Along:
     """What makes a start key the run's."""
     taken = t.KeyTaken(run_id=run_id, digest=digest, id=new_event_id(), at=at, cause=cause)
     rows, _ = chain(KEYS + key, Tail(), [taken])
-    return (Append(KEYS + key, 0, rows),)
+    return Along((Append(KEYS + key, 0, rows),))
 
 
 def existing_run(
@@ -106,6 +145,13 @@ def taken_by(store: Store, key: str, run_id: str | None, digest: str) -> str | N
             f"start key {key!r} belongs to run {taken.run_id!r}, {asked}; use another key", taken.run_id
         )
     return taken.run_id
+
+
+def check_timeout(timeout: float | None, flow: Workflow[Any, Any]) -> float:
+    """Seconds that a run may take; 0: no limit. Raises `ConfigurationError`."""
+    if timeout is not None and not 0 < timeout < LONGEST_S:
+        raise ConfigurationError(f"start(timeout={timeout!r}): expected seconds, more than 0, or None")
+    return timeout or flow.options.timeout or 0.0
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,29 +65,51 @@ class StepOptions(Struct, frozen=True, kw_only=True):
     timeout: float | None = DEFAULT_TIMEOUT_S
     """Seconds one attempt may take; None: no limit."""
     execution: Literal["at_least_once", "at_most_once"] = "at_least_once"
-    on_unknown: Literal["retry", "fail"] | None = None
-    """After a crash in mid-attempt: run it again, or fail with `StepInterrupted`. Default: by `execution`."""
+    on_unknown: Literal["retry", "fail", "ask"] | None = None
+    """After a crash in mid-attempt: run it again, fail with `StepInterrupted`, or have a person say what it
+    did. Default: by `execution` (`retry`, or `ask` for `at_most_once`)."""
     pure: bool = False
     """No effect outside: running it again is harmless, so it may start before its intent is durable."""
+    total_timeout: float | None = None
+    """Seconds all attempts may take together, counted from the first start, restarts included."""
+    compensate: Any = None
+    """The step that undoes it: a `Step`, or its name in the module of this one."""
+    optional: bool = False
+    """When it fails for good, the call returns None and the run goes on."""
+    on_fail: Any = None
+    """A step called with `failed_step`, `failure_reason` and `retry_count` when it fails for good."""
+    probe: Callable[..., Any] | None = None
+    """Called with the step's arguments after a crash in mid-attempt: did it happen?"""
+
+    @property
+    def undo_name(self) -> str:
+        """Name of the step that undoes it; empty: none."""
+        return str(getattr(self.compensate, "name", self.compensate or ""))
+
+    @property
+    def unknown(self) -> str:
+        """What to do about an attempt with unknown outcome."""
+        return self.on_unknown or ("retry" if self.execution == "at_least_once" else "ask")
 
     def __post_init__(self) -> None:
         if self.execution not in ("at_least_once", "at_most_once"):
             raise ConfigurationError(
                 f"execution={self.execution!r}: expected 'at_least_once' or 'at_most_once'"
             )
-        if self.on_unknown not in (None, "retry", "fail"):
-            raise ConfigurationError(f"on_unknown={self.on_unknown!r}: expected 'retry' or 'fail'")
-        if self.timeout is not None and not 0 < self.timeout < LONGEST_S:
-            raise ConfigurationError(
-                f"timeout={self.timeout!r}: expected 0 to {LONGEST_S:.0e} seconds, or None for no limit"
-            )
+        if self.on_unknown not in (None, "retry", "fail", "ask"):
+            raise ConfigurationError(f"on_unknown={self.on_unknown!r}: expected 'retry', 'fail' or 'ask'")
+        for name, limit in (("timeout", self.timeout), ("total_timeout", self.total_timeout)):
+            if limit is not None and not 0 < limit < LONGEST_S:
+                raise ConfigurationError(
+                    f"{name}={limit!r}: expected 0 to {LONGEST_S:.0e} seconds, or None for no limit"
+                )
         if self.execution == "at_most_once" and (self.pure or self.retry.max_attempts > 1):
             raise ConfigurationError("execution='at_most_once' allows neither retry nor pure=True")
 
     @property
     def repeats_unknown(self) -> bool:
         """Whether an attempt with unknown outcome is run again."""
-        return (self.on_unknown or ("retry" if self.execution == "at_least_once" else "fail")) == "retry"
+        return self.unknown == "retry"
 
 
 class Step(Generic[P, R]):
@@ -114,7 +136,7 @@ class Step(Generic[P, R]):
             return self._run_here(*args, **kwargs)
         run: Any = loop.owner
         # Here and not when the coroutine runs: as a task of its own it is called by asyncio.
-        site = "" if run.replaying else call_site(sys._getframe(1))
+        site = "" if run.matching else call_site(sys._getframe(1))
         return self._record(run, site, args, kwargs)
 
     async def _record(self, run: Any, site: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from ..events import types as t
+from ..events.blobs import BLOB_BYTES, put_away
 from ..events.clock import Clock
 from ..events.errors import (
     ConfigurationError,
@@ -25,8 +26,9 @@ from ..events.store import Append, Store, Unit
 from ..events.stream import Tail, chain
 from ..events.types import Event
 from ..events.work import WorkFold
-from . import inbox
+from . import blocked, inbox
 from .bodies import Bodies
+from .family import Along, Newborn
 from .idle import Idle
 from .live import LiveRun, Told
 from .recovery import Recovery
@@ -73,6 +75,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = float("inf")
         self._sweep, self._swept = False, 0.0
+        self._mailed: set[str] = set()
         self._drift = self._measure_drift()
         self.recovery = Recovery(self)
 
@@ -147,24 +150,62 @@ class Worker:
 
     def start_run(
         self, flow: Workflow[Any, Any], run_id: str, started: t.RunStarted,
-        extra: tuple[Append, ...], told: Told,
+        along: Along, told: Told,
     ) -> None:  # fmt: skip
         """Store a new run and begin it; `told` hears when that is durable, or why it is refused."""
         # Never two handlers of one run: whoever asks for an id that is on its way is told once it is stored.
         if run_id in self.live or self.recovery.holds(run_id) or not self.has_room or self.closing:
-            self._store_start(run_id, started, extra, told)
+            self._store_start(run_id, started, along, told)
             return
         run = Run(flow, run_id, started)
         live = LiveRun(self, run, Tail(), WorkFold(run_id), started.at)
         self.live[run_id] = live
-        live.advance(started, told=told, extra=extra, claim=1, retry=False)
+        live.advance(started, told=told, along=along, claim=1, retry=False)
+        live.deadlines.arm_whole()
+
+    def begin(self, newborn: Newborn) -> None:
+        """A run that another one has started, in its own append, is durable."""
+        run_id = newborn.run_id
+        here = self.workflows.get((newborn.workflow.name, newborn.workflow.version))
+        if here is None or run_id in self.live or not self.has_room or self.closing:
+            self.recovery.enqueue(run_id)
+            return
+        run = Run(here, run_id, newborn.started)
+        live = LiveRun(self, run, newborn.tail, newborn.fold, newborn.started.at)
+        self.live[run_id] = live
+        live.begin(1)
+        live.deadlines.arm_whole()
+
+    def mail_for(self, run_id: str) -> None:
+        """A message for this run is durable: bring it to the run's attention, once for many of them."""
+        if not self._mailed:
+            self._loop.call_soon(self._deliver_mail)
+        self._mailed.add(run_id)
+
+    def _deliver_mail(self) -> None:
+        mailed, self._mailed = self._mailed, set()
+        for run_id in sorted(mailed):
+            live = self.live.get(run_id)
+            if run_id in self.blocked:
+                blocked.take_requests(self, run_id)
+            elif live is None:
+                self._bring_for_mail(run_id)
+            elif not live.lost:
+                self.drain_inbox(live)
+
+    def _bring_for_mail(self, run_id: str) -> None:
+        work = self.store.work(run_id)
+        if work is not None and work.state != "done":
+            self.recovery.enqueue(run_id)
+        elif work is not None and work.status == "continued":
+            blocked.pass_on(self, run_id, work.seen)
 
     @property
     def has_room(self) -> bool:
         """Whether one more run may be busy."""
         return len(self.live) - len(self._idle) < self.settings.max_active
 
-    def _store_start(self, run_id: str, started: t.RunStarted, extra: tuple[Append, ...], told: Told) -> None:
+    def _store_start(self, run_id: str, started: t.RunStarted, along: Along, told: Told) -> None:
         """Too many runs are busy: this one is stored now and begun later."""
 
         def stored(error: RefoldError | None) -> None:
@@ -172,7 +213,7 @@ class Worker:
                 self.recovery.enqueue(run_id)
             told(error)
 
-        self.log.append(start_unit(run_id, started, extra), stored, retry=False)
+        self.log.append(start_unit(run_id, started, along), stored, retry=False)
 
     # ---- giving up
 
@@ -227,7 +268,7 @@ class Worker:
         if abs(drift - self._drift) > CLOCK_JUMP_S:
             self._drift = drift
             for live in list(self.live.values()):
-                live.rearm()
+                live.deadlines.rearm()
             self.look()
 
     def look_again(self) -> None:
@@ -246,13 +287,24 @@ class Worker:
             live = self.live.get(run_id)
             if live is None:
                 self.recovery.enqueue(run_id)
+                if run_id in self.blocked:
+                    blocked.take_requests(self, run_id)
             elif not live.lost:
                 self.drain_inbox(live)
         more = len(due) == limit  # those that did not fit on the page are due, too
         self._look_at = 0.0 if more else self.store.next_due(now) or float("inf")
 
-    def drain_inbox(self, live: LiveRun) -> None:
-        inbox.drain(self.store, live)
+    def drain_inbox(self, live: LiveRun) -> bool:
+        more = inbox.drain(self.store, live)
+        if more:
+            self.mail_for(live.run_id)
+        return more
+
+    def reload(self, live: LiveRun) -> None:
+        if self.live.get(live.run_id) is live:
+            del self.live[live.run_id]
+        self._idle.discard(live.run_id)
+        self.recovery.bring_again(live)
 
     # ---- what live runs tell us (live.Host)
 
@@ -336,9 +388,10 @@ class Worker:
                 waiter.set_exception(error)
 
 
-def start_unit(run_id: str, started: t.RunStarted, extra: tuple[Append, ...]) -> Unit:
+def start_unit(run_id: str, started: t.RunStarted, along: Along) -> Unit:
     """The unit that stores a run without beginning it."""
-    rows, _ = chain(run_id, Tail(), [started])
+    small, blobs = put_away(started, BLOB_BYTES)
+    rows, _ = chain(run_id, Tail(), [small])
     fold = WorkFold(run_id)
     fold.apply(started)
-    return Unit((Append(run_id, 0, rows), *extra), fold.row())
+    return Unit((Append(run_id, 0, rows), *along.appends), (fold.row(),), (), blobs)

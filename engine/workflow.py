@@ -4,28 +4,64 @@ import functools
 import hashlib
 import inspect
 import platform
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import CodeType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from ..events import codec
 from ..events.errors import ConfigurationError
 from .context import Context
 from .names import check_name
+from .step import LONGEST_S
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class WorkflowOptions(Struct, frozen=True, kw_only=True):
+    """What a workflow asks for beside its handler."""
+
+    timeout: float | None = None
+    """Seconds a run may take, counted from its start, restarts included; None: no limit."""
+    compensate_on: tuple[Literal["failure", "cancel"], ...] = ("failure", "cancel")
+    """When a run undoes by itself what it did; empty: only by hand."""
+    always: Callable[[Context, str], Coroutine[Any, Any, None]] | None = None
+    """`async def always(ctx, status)`: runs after success, failure and cancel; cannot change the outcome."""
+    recursive: bool = False
+    """A run of it may have runs of it below itself."""
+    keep_outputs: bool = False
+    """Keep what the steps returned, for `ctx.prior_outputs`."""
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < LONGEST_S:
+            raise ConfigurationError(f"timeout={self.timeout!r}: expected seconds, more than 0, or None")
+        if not set(self.compensate_on) <= {"failure", "cancel"}:
+            raise ConfigurationError(
+                f"compensate_on={self.compensate_on!r}: expected 'failure', 'cancel', both, or none of them"
+            )
+
+
 class Workflow(Generic[P, R]):
     """A handler under a name and a version. Calling it calls the function: useful in plain unit tests."""
 
-    def __init__(self, fn: Callable[..., Coroutine[Any, Any, Any]], name: str, version: str) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, Any]],
+        name: str,
+        version: str,
+        options: "WorkflowOptions | None" = None,
+    ) -> None:
         functools.update_wrapper(self, fn)
         self.fn, self.name, self.version = fn, name, version
+        self.options = options or WorkflowOptions()
         self._counts: set[int] = set()
+
+    @property
+    def recursive(self) -> bool:
+        """Whether a run of it may have runs of it below itself."""
+        return self.options.recursive
 
     def __repr__(self) -> str:
         return f"<workflow {self.name} version {self.version}>"
@@ -133,7 +169,14 @@ def code_digest(function: Callable[..., Any]) -> str:
 def workflow(fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, version: str = "1"
+    *,
+    name: str | None = None,
+    version: str = "1",
+    timeout: float | None = None,
+    compensate_on: Sequence[Literal["failure", "cancel"]] = ("failure", "cancel"),
+    always: Callable[[Context, str], Coroutine[Any, Any, None]] | None = None,
+    recursive: bool = False,
+    keep_outputs: bool = False,
 ) -> Callable[[Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
     fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
@@ -141,16 +184,30 @@ def workflow(
     *,
     name: str | None = None,
     version: str = "1",
+    timeout: float | None = None,
+    compensate_on: Sequence[Literal["failure", "cancel"]] = ("failure", "cancel"),
+    always: Callable[[Context, str], Coroutine[Any, Any, None]] | None = None,
+    recursive: bool = False,
+    keep_outputs: bool = False,
 ) -> Any:
     """Make an `async def handler(ctx, …)` a workflow.
 
     Args:
         name: what the log calls it; default: the function's name.
         version: runs stay on the version they were started with.
+        timeout: seconds a run may take, counted from its start, restarts included; then it is cancelled.
+        compensate_on: when a run undoes by itself what it did: on `failure`, on `cancel`, both, or neither.
+        always: `async def always(ctx, status)` runs after success, failure and cancel.
+        recursive: a run of it may have runs of it below itself.
+        keep_outputs: keep what the steps returned, for `ctx.prior_outputs`.
 
     Raises:
-        ConfigurationError: not an `async def` with `ctx` as its first parameter.
+        ConfigurationError: not an `async def` with `ctx` as its first parameter, or a bad option.
     """
+    options = WorkflowOptions(
+        timeout=timeout, compensate_on=tuple(compensate_on), always=always, recursive=recursive,
+        keep_outputs=keep_outputs,
+    )  # fmt: skip
 
     def decorate(function: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow[Any, Any]:
         if not inspect.iscoroutinefunction(function):
@@ -158,6 +215,6 @@ def workflow(
         if not inspect.signature(function).parameters:
             raise ConfigurationError(f"@workflow {function.__name__}: the first parameter must be `ctx`")
         called = check_name(name or function.__name__, "workflow name")
-        return Workflow(function, called, check_name(str(version), "workflow version"))
+        return Workflow(function, called, check_name(str(version), "workflow version"), options)
 
     return decorate if fn is None else decorate(fn)

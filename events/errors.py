@@ -16,13 +16,19 @@ RefoldError
 ├── RunNotFound
 ├── RunEnded                      the run is over: nothing can be sent to it
 ├── StartConflict                 same id or key, other workflow or input
+├── ActRefused                    what was asked of a run is not possible as it stands
+│   ├── VoteRefused               … of a gate: who votes, what for, or when
+│   └── InboxFull                 … because too much has been sent to it already
 ├── RunFailed                     result() of a run that failed
 ├── RunCancelled                  result() of a run that was cancelled
 ├── StepFailed                    what a handler sees when a step has failed for good
 │   ├── StepTimedOut
 │   └── StepInterrupted           its outcome is unknown: the process died in the middle of it
+├── ChildFailed                   what a handler sees when a child did not complete
+├── GateRejected                  … when people rejected, or did not decide in time
 ├── NonRetryable                  raise it in a step: do not try again
 ├── WaitTimeout                   wait_for_event() waited too long
+│   └── GateTimedOut              … and so did a gate with on_timeout="fail"
 └── HandlerError                  the handler broke a rule
     ├── NonDeterminismError       it asked for something else than the log says it did
     ├── ForbiddenInHandler        I/O, threads, clocks or randomness outside a step
@@ -152,16 +158,47 @@ class RunCancelled(RefoldError):
         self.run_id, self.reason = run_id, reason
 
 
+class ActRefused(RefoldError):
+    """What was asked of a run is not possible as it stands; nothing was written."""
+
+
+class VoteRefused(ActRefused):
+    """A vote, or an answer, that its gate does not admit; the gate stays as it was."""
+
+
+class InboxFull(ActRefused):
+    """A run has too many messages that it has not received yet (`Settings.max_inbox`)."""
+
+
+class ChildFailed(RefoldError):
+    """A child did not complete. `run_id` is the child's, `status` how it ended, `type` and `message` why."""
+
+    def __init__(self, run_id: str, status: str, type: str, message: str) -> None:
+        super().__init__(f"child {run_id} is {status}: {type}: {message}")
+        self.run_id, self.status, self.type, self.message = run_id, status, type, message
+
+
+class GateRejected(RefoldError):
+    """People rejected, or did not decide in time. `by` (empty after a timeout) and `feedback` say more."""
+
+    def __init__(self, gate: str, by: str, feedback: str) -> None:
+        super().__init__(
+            f"gate {gate} was rejected by {by or 'its deadline'}: {feedback or 'no reason given'}"
+        )
+        self.gate, self.by, self.feedback = gate, by, feedback
+
+
 class StepFailed(RefoldError):
     """A step has failed for good: the same live and on replay.
 
     `step` is its readable key (`charge#2`), `type` and `message` are those of the error its body
-    raised, `data` is the JSON value of the error's `data` attribute, if it had one.
+    raised, `data` is the JSON value of the error's `data` attribute, if it had one; `attempt` is the
+    number of the last attempt.
     """
 
-    def __init__(self, step: str, type: str, message: str, data: Any = None) -> None:
+    def __init__(self, step: str, type: str, message: str, data: Any = None, attempt: int = 1) -> None:
         super().__init__(f"step {step} failed: {type}: {message}")
-        self.step, self.type, self.message, self.data = step, type, message, data
+        self.step, self.type, self.message, self.data, self.attempt = step, type, message, data, attempt
 
 
 class StepTimedOut(StepFailed):
@@ -185,6 +222,14 @@ class NonRetryable(RefoldError):
 
 class WaitTimeout(RefoldError, TimeoutError):
     """`wait_for_event(…, timeout=…)`: nothing came in time."""
+
+
+class GateTimedOut(WaitTimeout):
+    """Nobody decided, or answered, in time."""
+
+    def __init__(self, gate: str) -> None:
+        super().__init__(f"gate {gate}: nobody decided in time")
+        self.gate = gate
 
 
 class HandlerError(RefoldError):

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from .event import Event, Failure
+from .event import Event, Failure, Spent
 
 
 class Ancestor(Struct, frozen=True):
@@ -54,6 +54,8 @@ class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The run that this one goes on for, after `continue_as_new`."""
     carried: tuple[Carried, ...] = ()
     """Signals that the run before had received and not consumed."""
+    spent_before: Spent = Spent()
+    """By the runs that it continues."""
     forked_from: str = ""
     """The run whose history this one shares …"""
     forked_at: int = 0

@@ -38,8 +38,8 @@ class WorkFold:
     """Folds one run's events, in order, to its `Work` row."""
 
     __slots__ = (
-        "_alarms", "backoffs", "deadline", "due", "generation", "held", "open", "paused", "run_id", "seen", "state",
-        "status", "timers", "version", "workflow",
+        "_alarms", "backoffs", "deadline", "due", "generation", "held", "open", "paused", "run_id", "seen",
+        "state", "status", "timers", "version", "workflow",
     )  # fmt: skip
 
     def __init__(self, run_id: str) -> None:
@@ -52,7 +52,7 @@ class WorkFold:
         self.seen = self.generation = 0
         self.paused = False
         self.open: set[int] = set()
-        """Steps that are scheduled, neither ended nor waiting; 0 stands for a handler that must be looked at."""
+        """Steps that are scheduled, neither ended nor waiting; 0: the handler itself must be looked at."""
         self.held: set[str] = set()
         """Ids of the causes that came while the run was paused and are not delivered yet."""
         self.backoffs: dict[int, float] = {}

@@ -38,6 +38,7 @@ LAZY = {
     "events/open.py: .memory": "a store's recorders cost 0.1 s; `import refold` should not pay for them",
     "events/open.py: .sqlite": "the same",
     "engine/closing.py: anyio": "0.1 s, and only a shutdown needs it",
+    "jsonschema_rs": "35 ms, and only an answer to `wait_for_input` needs it",
     "argparse": "only the command line needs it, and the library must not pay for it",
     "importlib.metadata": "47 ms, and only `__version__` needs it",
     "rich": "only a terminal needs it",

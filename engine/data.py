@@ -1,0 +1,121 @@
+"""What a handler remembers beside its own variables: shared context, attributes, patches, conditions."""
+
+import asyncio
+from typing import Any
+
+from msgspec import Raw
+
+from ..events import codec, types as t
+from .commands import MarkerCommand
+from .names import check_name
+
+RESERVED = frozenset({"run_id", "workflow", "env", "input", "inputs", "steps", "item", "context", "now"})
+"""Names that templates and people use for something else."""
+
+
+class Memory:
+    """Of one run; made when the handler first uses any of it."""
+
+    __slots__ = ("attributes", "patches", "values", "writers")
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
+        """Changes to the attributes given to `start`; None: taken away."""
+        self.patches: dict[str, bool] = {}
+        self.values: dict[str, Raw] = {}
+        self.writers: dict[str, str] = {}
+        """Key to the path of the task that set it last."""
+
+
+def memory(run: Any) -> Memory:
+    """The run's memory."""
+    if run.memory is None:
+        run.memory = Memory()
+    found: Memory = run.memory
+    return found
+
+
+# ---- patches
+
+
+def patched(run: Any, name: str) -> bool:
+    """See `Context.patched`."""
+    run.check_open()
+    patches = memory(run).patches
+    known = patches.get(check_name(name, "patch name"))
+    if known is not None:
+        return known
+    applied = not run.matching or run.recorded(t.PatchApplied, name=name) is not None
+    if applied:
+        run.issue(MarkerCommand(t.PatchApplied, ("name",), name=name))
+    patches[name] = applied
+    return applied
+
+
+def deprecate_patch(run: Any, name: str) -> None:
+    """See `Context.deprecate_patch`."""
+    run.check_open()
+    patches = memory(run).patches
+    if patches.get(check_name(name, "patch name")) is None:
+        recorded = run.recorded(t.PatchApplied, name=name)
+        if not run.matching or recorded is not None:
+            run.issue(MarkerCommand(t.PatchApplied, ("name",), name=name, deprecated=True))
+        patches[name] = True
+
+
+# ---- attributes
+
+
+def attributes(run: Any) -> dict[str, Any]:
+    """The run's attributes as they are now; a copy."""
+    changed = run.memory.attributes if run.memory is not None else {}
+    merged = {**run.started.attributes, **changed}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def attributes_changed(run: Any, cause: t.AttributesChanged) -> None:
+    """Somebody outside changed them."""
+    memory(run).attributes.update(cause.attributes)
+
+
+def set_attributes(run: Any, changes: dict[str, Any]) -> None:
+    """See `Context.set_attributes`."""
+    plain = codec.decoder(dict[str, Any])(codec.encode(changes, "attributes"), "attributes")
+    run.issue(MarkerCommand(t.AttributesSet, ("attributes",), attributes=plain))
+    memory(run).attributes.update(plain)
+
+
+# ---- shared context
+
+
+def set_value(run: Any, key: str, value: Any) -> None:
+    """See `Context.set`."""
+    packed = codec.encode(value, f"context {key!r}")
+    task = getattr(asyncio.current_task(run.loop), "path", "m")
+    fields: dict[str, Any] = {"key": check_name(key, "context key"), "value": packed, "task": task}
+    if key in RESERVED:
+        fields |= {"refused": f"{key!r} is a reserved name", "value": Raw(b"null")}
+    else:
+        kept = memory(run)
+        last = kept.writers.get(key, task)
+        if not (f"{last}.".startswith(f"{task}.") or f"{task}.".startswith(f"{last}.")):  # two branches
+            fields["conflict"] = last
+        kept.values[key], kept.writers[key] = packed, task
+    run.issue(MarkerCommand(t.ContextSet, ("key", "value"), **fields))
+
+
+def get_value(run: Any, key: str, default: Any) -> Any:
+    """See `Context.get`."""
+    packed = run.memory.values.get(key) if run.memory is not None else None
+    return default if packed is None else codec.decoder(Any)(packed, f"context {key!r}")
+
+
+# ---- notes
+
+
+def checkpoint(run: Any, name: str, data: Any) -> None:
+    """See `Context.checkpoint`."""
+    packed = codec.encode(data, f"checkpoint {name!r}")
+    task = getattr(asyncio.current_task(run.loop), "path", "m")
+    check_name(name, "checkpoint name")
+    run.issue(MarkerCommand(t.CheckpointRecorded, ("name", "data"), name=name, data=packed, task=task))

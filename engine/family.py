@@ -1,0 +1,176 @@
+"""Runs that belong together: children and their parents, and runs that continue one another."""
+
+from typing import Any, NamedTuple
+
+from msgspec import Raw
+
+from ..events import types as t
+from ..events.clock import new_event_id, new_seed
+from ..events.registry import encode_event
+from ..events.run_events import Ancestor, Carried
+from ..events.store import Append, Post
+from ..events.stream import INBOX, Tail, chain
+from ..events.types import Event, Spent
+from ..events.work import Work, WorkFold
+from .children import ChildCommand
+from .commands import Command
+from .workflow import Workflow
+
+
+class Newborn(NamedTuple):
+    """A run that is stored with the append of another one, and begun once that is durable."""
+
+    run_id: str
+    workflow: Workflow[Any, Any]
+    started: t.RunStarted
+    tail: Tail
+    fold: WorkFold
+
+    @property
+    def work(self) -> Work:
+        return self.fold.row()
+
+
+class Along(NamedTuple):
+    """What is stored in one unit with a run's own rows."""
+
+    appends: tuple[Append, ...] = ()
+    works: tuple[Work, ...] = ()
+    posts: tuple[Post, ...] = ()
+
+    def __add__(self, other: "Along") -> "Along":  # type: ignore[override]
+        return Along(self.appends + other.appends, self.works + other.works, self.posts + other.posts)
+
+
+NOTHING_ALONG = Along()
+
+
+def born(run_id: str, workflow: Workflow[Any, Any], started: t.RunStarted) -> tuple[Newborn, Along]:
+    """A new run, and what stores it."""
+    rows, tail = chain(run_id, Tail(), [started])
+    fold = WorkFold(run_id)
+    fold.apply(started)
+    child = Newborn(run_id, workflow, started, tail, fold)
+    return child, Along((Append(run_id, 0, rows),), (child.work,))
+
+
+def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -> tuple[Newborn, Along]:
+    """The run that a parent's `child.started` stands for."""
+    above: t.RunStarted = parent.started
+    started = t.RunStarted(
+        workflow=workflow.name, workflow_version=workflow.version, args=event.args, seed=new_seed(),
+        attributes={name: value for name, value in parent.ctx.attributes.items() if name != "title"},
+        trigger="parent", runtime=workflow.runtime, timeout_s=workflow.options.timeout or 0.0,
+        ancestors=(*above.ancestors, Ancestor(parent.run_id, above.workflow)), child=event.child,
+        detached=event.detached, max_depth=above.max_depth, files=above.files, id=new_event_id(),
+        at=event.at, by=above.by, cause=event.id, trace=above.trace,
+    )  # fmt: skip
+    return born(event.run_id, workflow, started)
+
+
+def next_of(run: Any, event: t.RunContinued, spent: Spent) -> tuple[Newborn, Along]:
+    """The run that continues this one: its place in the family, its labels and the signals it had in hand."""
+    before: t.RunStarted = run.started
+    carried = tuple(
+        Carried(signal.name, signal.payload, signal.signal_id)
+        for kept in run.signals.values()
+        for signal in kept
+    )
+    started = t.RunStarted(
+        workflow=before.workflow, workflow_version=before.workflow_version, args=event.args, seed=new_seed(),
+        attributes=run.ctx.attributes, trigger="continue_as_new", runtime=run.workflow.runtime,
+        timeout_s=before.timeout_s, ancestors=before.ancestors, child=before.child, detached=before.detached,
+        max_depth=before.max_depth, continued_from=run.run_id, carried=carried, files=before.files,
+        spent_before=spent, id=new_event_id(), at=event.at, by=before.by, cause=event.id, trace=before.trace,
+    )  # fmt: skip
+    return born(event.next_run, run.workflow, started)
+
+
+def follows(live: Any, command: Command, event: Event) -> tuple[list[Newborn], Along] | None:
+    """What is stored, and begun, with a command of the handler's that concerns other runs; None: nothing."""
+    kind = type(event)
+    if kind is t.ChildStarted:
+        assert isinstance(command, ChildCommand)
+        assert isinstance(event, t.ChildStarted)
+        child, along = child_of(live.run, command.workflow, event)
+        return [child], along
+    if kind is t.ChildCancelled:
+        assert isinstance(event, t.ChildCancelled)
+        return [], Along(posts=(cancel_message(live.run_id, event),))
+    if kind is t.RunContinued:
+        assert isinstance(event, t.RunContinued)
+        following, along = next_of(live.run, event, live.run.started.spent_before + live.spent)
+        return [following], along + forwarded(live.host.store, live.run_id, live.fold.seen, event.next_run)
+    if kind in t.ENDS:
+        return [], Along(posts=end_message(live.run_id, live.run.started, event, live.spent))
+    return None
+
+
+def spent_of(event: t.CostRecorded) -> Spent:
+    """What one record of costs adds to a total."""
+    return Spent(
+        usd=event.usd,
+        input_tokens=event.input_tokens,
+        output_tokens=event.output_tokens,
+        cache_tokens=event.cache_tokens,
+        turns=event.turns,
+    )
+
+
+def parent_of(started: t.RunStarted) -> str:
+    """The run that waits for this one's end; empty: none."""
+    return started.ancestors[-1].run_id if started.ancestors and not started.detached else ""
+
+
+def end_message(run_id: str, started: t.RunStarted, end: Event, spent: Spent) -> tuple[Post, ...]:
+    """What a run's last append tells its parent."""
+    parent = parent_of(started)
+    if not parent or isinstance(end, t.RunContinued):
+        return ()
+    message = t.ChildEndSent(
+        child=started.child, run_id=run_id, status=end.TAG.removeprefix("run."),
+        result=getattr(end, "result", Raw(b"null")), error=_failure(end), spent=started.spent_before + spent,
+        id=new_event_id(), at=end.at, by=end.by, cause=end.id, trace=end.trace,
+    )  # fmt: skip
+    return (post(parent, message),)
+
+
+def _failure(end: Event) -> t.Failure | None:
+    if isinstance(end, t.RunCancelled | t.RunTerminated):
+        return t.Failure(type=type(end).__name__, message=end.reason)
+    error: t.Failure | None = getattr(end, "error", None)
+    return error
+
+
+def post(run_id: str, message: Event) -> Post:
+    """A message for a run's inbox."""
+    return Post(run_id, message.TAG, encode_event(message))
+
+
+def cancel_message(run_id: str, cause: Event) -> Post:
+    """Asks a child to stop because its parent no longer waits for it."""
+    sent = t.CancelSent(
+        reason=f"its parent {run_id} no longer waits for it", kind="ParentCancelled", id=new_event_id(),
+        at=cause.at, by=cause.by, cause=cause.id, trace=cause.trace,
+    )  # fmt: skip
+    return post(getattr(cause, "run_id", ""), sent)
+
+
+def terminate_message(child_id: str, end: Event) -> Post:
+    """Stops a child hard because its parent was."""
+    sent = t.RequestSent(
+        verb="terminate", reason=getattr(end, "reason", ""), id=new_event_id(), at=end.at, by=end.by,
+        cause=end.id, trace=end.trace,
+    )  # fmt: skip
+    return post(child_id, sent)
+
+
+def forwarded(store: Any, run_id: str, seen: int, next_run: str) -> Along:
+    """Messages that a run has not received when it continues as another one go along.
+
+    The empty append refuses the unit when one more message comes in between.
+    """
+    unseen = store.read(run_id + INBOX, seen)
+    tail = Tail(unseen[-1].version, unseen[-1].hash) if unseen else store.tail(run_id + INBOX)
+    check = Append(run_id + INBOX, tail.version, [], tail.hash)
+    return Along((check,), (), tuple(Post(next_run, row.tag, row.state) for row in unseen))

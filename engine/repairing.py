@@ -1,0 +1,248 @@
+"""What an engine does to runs that have ended, or are held: retry, resume, undo by hand, fork, dismiss.
+
+Nobody owns a run that has ended, so whoever repairs it appends to its stream; of two at once one is refused.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import structs
+
+from ..events import types as t
+from ..events.clock import Clock, new_event_id, new_run_id, new_trace_id, to_datetime
+from ..events.errors import ActRefused, ConfigurationError, RunNotFound
+from ..events.store import Append, Store, Unit
+from ..events.stream import Tail, chain
+from ..events.types import Event
+from ..events.work import WorkFold
+from . import rewind
+from .loader import History, whole_history
+from .names import check_name, check_run_id, check_text
+from .worker import Worker
+
+RETRIABLE = ("failed", "cancelled", "terminated")
+
+
+class Repairing:
+    """The verbs of an engine, and of a handle, that bring a run back or make another one of it."""
+
+    clock: Clock
+    _worker: Worker | None
+    _act: Callable[..., Any]
+    _append: Callable[[Unit], Any]
+
+    @property
+    def store(self) -> Store:
+        raise NotImplementedError  # the engine's
+
+    async def resume(self, run_id: str, reason: str = "", *, by: str = "user") -> str:
+        """Let a paused run go on (`resumed`), or retry one that failed (`retried`); says which.
+
+        Raises `ActRefused` for a run that runs or has completed, `RunNotFound`, `StoreError`.
+        """
+        work = self.store.work(run_id)
+        if work is None:
+            raise RunNotFound(run_id)
+        if work.state != "done":
+            await self._act(run_id, "resume", by, reason=reason)
+            return "resumed"
+        await self.retry(run_id, reason=reason, by=by)
+        return "retried"
+
+    async def resume_one(self, workflow: str, *, by: str = "user") -> str:
+        """Resume the only paused or failed run of a workflow; returns its id.
+
+        Raises `ActRefused`, naming the candidates, when there is none or more than one.
+        """
+        candidates = [
+            work.run_id
+            for work, _ in self.store.all_work()
+            if work.workflow == workflow and (work.status == "failed" or self._is_paused(work.run_id))
+        ]
+        if len(candidates) != 1:
+            listed = ", ".join(candidates[:5]) or "none"
+            raise ActRefused(
+                f"workflow {workflow!r} has {len(candidates)} runs to resume ({listed}): resume one by its id"
+            )
+        await self.resume(candidates[0], by=by)
+        return candidates[0]
+
+    def _is_paused(self, run_id: str) -> bool:
+        work = self.store.work(run_id)
+        return work is not None and work.state != "done" and self._history(run_id).paused
+
+    async def retry(
+        self, run_id: str, *, at: int | None = None, keep: bool = True, reason: str = "", by: str = "user"
+    ) -> None:
+        """Bring back a run that failed, was cancelled or terminated; it goes on in the same history.
+
+        Args:
+            at: go back to this event (its version in the run's stream); default: to before what failed.
+            keep: False: from the very beginning, or from `at`, without what steps came to after that.
+
+        Of a run whose compensation failed, exactly what could not be undone is tried again.
+
+        Raises `ActRefused` for a run that has not ended or ended otherwise, `RunNotFound`, `StoreError`.
+        """
+        check_text(reason, "reason")
+        history = self._ended_history(run_id)
+        status = history.end.TAG.removeprefix("run.") if history.end is not None else ""
+        if status == "compensation_failed" and at is None:
+            await self._reopen(history, reason, by)
+            return
+        if status not in RETRIABLE:
+            raise ActRefused(f"run {run_id} is {status}: only runs that are {_words(RETRIABLE)} are retried")
+        if at is not None:
+            kept, but = rewind.at_version(history, at), frozenset[int]()
+        else:
+            kept, but = rewind.before_failure(history) if keep else (0, frozenset())
+        planned = rewind.plan(history, kept, keep=keep, but=but)
+        await self._repair(history, planned.events(self._heads(history, by), verb="retry", reason=reason))
+        for child in planned.fields["children"]:
+            await self._retry_child(history, child, reason, by)
+
+    async def _retry_child(self, history: History, number: int, reason: str, by: str) -> None:
+        """A child that failed, and is waited for again, is retried with its parent."""
+        for activation in history.activations:
+            for event in activation.commands:
+                if isinstance(event, t.ChildStarted) and event.child == number:
+                    work = self.store.work(event.run_id)
+                    if work is not None and work.status in (*RETRIABLE, "compensation_failed"):
+                        await self.retry(event.run_id, reason=reason, by=by)
+
+    async def compensate(self, run_id: str, *, reason: str = "", by: str = "user") -> None:
+        """Undo by hand what a run did, in reverse order; a run that goes on is stopped for it.
+
+        Raises `ActRefused` when there is nothing to undo, `RunNotFound`, `StoreError`.
+        """
+        work = self.store.work(run_id)
+        if work is None:
+            raise RunNotFound(run_id)
+        if work.state != "done":
+            await self._act(run_id, "compensate", by, reason=reason)
+            return
+        history = self._ended_history(run_id)
+        if work.status not in ("completed", "failed", "cancelled", "compensation_failed"):
+            raise ActRefused(f"run {run_id} is {work.status}: there is nothing to undo")
+        if not _has_something_to_undo(history):
+            raise ActRefused(f"run {run_id} has nothing to undo: no step of it says how (`compensate=`)")
+        await self._reopen(history, reason, by)
+
+    async def _reopen(self, history: History, reason: str, by: str) -> None:
+        check_text(reason, "reason")
+        await self._repair(history, [t.RunReopened(reason=reason, **self._heads(history, by)())])
+
+    async def dismiss(self, run_id: str, dismissed: bool = True, *, by: str = "user") -> None:
+        """Leave a run that has ended out of lists (or no longer); nothing is deleted. Raises `ActRefused`."""
+        history = self._ended_history(run_id)
+        await self._repair(
+            history, [t.RunDismissed(dismissed=dismissed, **self._heads(history, by)())], wake=False
+        )
+
+    async def fork(
+        self, run_id: str, *, at: int | None = None, id: str | None = None, by: str = "user"
+    ) -> str:
+        """Make a new run that shares this one's history up to event `at` (default: all of it but its end).
+
+        Returns the new run's id. What the shared history completed is not done again.
+
+        Raises `ActRefused` when a child of it is still open there, `ConfigurationError` for the id,
+        `RunNotFound`, `StoreError`.
+        """
+        new_id = check_run_id(id) if id is not None else new_run_id()
+        if self.store.work(new_id) is not None:
+            raise ConfigurationError(f"run id {new_id!r} is taken: give the fork another one")
+        history = self._history(run_id)
+        if at is not None:
+            kept = rewind.at_version(history, at)
+        else:
+            kept = len(history.activations) - (history.end is not None)
+        shared = history.activations[:kept] or [history.activations[0]._replace(commands=[])]
+        still = rewind.still_open(shared)
+        if still.children:
+            names = ", ".join(child.run_id for child in still.children.values())
+            raise ActRefused(
+                f"run {run_id} waits there for its child {names}, which is not forked: fork later"
+            )
+        version = history.ends_at[kept - 1] if kept else 1
+        await self._append(_forked(history, shared, new_id, version, check_name(by, "by"), self.clock))
+        self._wake(new_id)
+        return new_id
+
+    # ---- how
+
+    def _history(self, run_id: str) -> History:
+        return whole_history(self.store, run_id)
+
+    def _ended_history(self, run_id: str) -> History:
+        work = self.store.work(run_id)
+        if work is None:
+            raise RunNotFound(run_id)
+        if work.state != "done":
+            raise ActRefused(f"run {run_id} has not ended: cancel or terminate it first")
+        return self._history(run_id)
+
+    def _heads(self, history: History, by: str) -> Callable[[], dict[str, Any]]:
+        check_name(by, "by")
+
+        def head() -> dict[str, Any]:
+            at = max(to_datetime(self.clock.now()), history.last_at)
+            return {"id": new_event_id(), "at": at, "by": by, "trace": history.started.trace}
+
+        return head
+
+    async def _repair(self, history: History, events: list[Event], *, wake: bool = True) -> None:
+        """Append to a run that has ended. Raises `AppendRefused` when somebody else has just done so."""
+        run_id = history.run_id
+        rows, _ = chain(run_id, history.tail, events)
+        fold = history.work(history.facts())
+        for event in events:
+            fold.apply(event)
+        own = Append(run_id, history.tail.version, rows, history.tail.hash)
+        await self._append(Unit((own,), (fold.row(),)))
+        if wake:
+            self._wake(run_id)
+
+    def _wake(self, run_id: str) -> None:
+        if self._worker is not None:
+            self._worker.recovery.enqueue(run_id)
+
+
+def _has_something_to_undo(history: History) -> bool:
+    completed = {
+        a.cause.step for a in history.activations if isinstance(a.cause, t.StepCompleted | t.StepSkipped)
+    }
+    for activation in history.activations:
+        for event in activation.commands:
+            if isinstance(event, t.CompensationRegistered):
+                return True
+            if isinstance(event, t.StepScheduled) and event.compensate and event.step in completed:
+                return True
+    return False
+
+
+def _forked(
+    history: History, shared: Iterable[Any], new_id: str, version: int, by: str, clock: Clock
+) -> Unit:
+    """The unit that stores a fork: the shared causes and commands under the new run's name."""
+    events: list[Event] = []
+    trace = new_trace_id()
+    for cause, commands, _, _ in shared:
+        for event in (cause, *commands):
+            events.append(structs.replace(event, id=new_event_id(), trace=trace))
+    start = events[0]
+    assert isinstance(start, t.RunStarted)
+    events[0] = structs.replace(
+        start, key="", ancestors=(), child=0, forked_from=history.run_id, forked_at=version, trigger="fork",
+        by=by,
+    )  # fmt: skip
+    rows, _ = chain(new_id, Tail(), events)
+    fold = WorkFold(new_id)
+    for event in events:
+        fold.apply(event)
+    fold.state, fold.due = "pending", to_datetime(clock.now()).timestamp()
+    return Unit((Append(new_id, 0, rows),), (fold.row(),))
+
+
+def _words(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
