@@ -5,18 +5,19 @@ import logging
 import random
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 
 from ..events import codec
 from ..events.clock import to_datetime
 from ..events.errors import ForbiddenInHandler, WaitTimeout
-from . import data, gates
+from . import compensation, data, gates, parallel
 from .ending import ContinueAsNew
 from .gates import Decision, OnTimeout, Stage
 from .inspect import call_site
 from .names import check_name
+from .parallel import Results
 from .step import DEFAULT_TIMEOUT_S, ONCE, Retry, Step, StepOptions, make_step
 
 _logger = logging.getLogger("refold.run")
@@ -204,6 +205,49 @@ class Context:
             self._run, wanted, prompt=prompt, timeout=timeout, voters=voters, shown=shown, name=name
         )
 
+    # ---- several things at once
+
+    def parallel(
+        self, branches: Iterable[Any], *, fail_fast: bool = True, min_success: int | None = None
+    ) -> Coroutine[Any, Any, Results[Any]]:
+        """Run branches at the same time; `await` it for their results, in the order of the branches.
+
+        Args:
+            branches: coroutines (`charge(5)`), async functions without arguments, or `Branch`es, which may
+                have a condition; one that is skipped counts as no success.
+            fail_fast: at the first failure the others are cancelled, and it is raised. False: all come to
+                an end, then the first error in the order of the branches is raised, with `.others`.
+            min_success: so many successes are enough; failures are then in `.failures` of the results.
+        """
+        return parallel.parallel(self._run, branches, fail_fast=fail_fast, min_success=min_success)
+
+    async def map(
+        self,
+        target: Any,
+        items: Iterable[Any],
+        *,
+        limit: int | None = 8,
+        on_error: Literal["fail", "continue"] = "fail",
+        when: Callable[[Any], Any] | None = None,
+    ) -> Results[Any]:
+        """Put each item through a step, or a workflow, and return the results in the order of the items.
+
+        Args:
+            target: a step, a workflow (each item becomes a child) or any function, called with the item.
+            items: read once; a replay goes on with those that were recorded then.
+            limit: how many may be under way at once; None: all.
+            on_error: `fail`: the first failure cancels the rest and is raised; `continue`: the results
+                have the `failures` by place.
+            when: called with each item; those for which it is false are `skipped`.
+
+        Raises `ConfigurationError` and `ValueRefused` for what cannot work, before anything is recorded.
+        """
+        site = "" if self._run.matching else call_site(sys._getframe(1))
+        results: Results[Any] = await self._run.fan_out(
+            target, items, limit=limit, on_error=on_error, when=when, site=site
+        )
+        return results
+
     # ---- other runs
 
     async def child(self, workflow: Any, /, *args: Any, wait: bool = True) -> Any:
@@ -228,6 +272,13 @@ class Context:
         self._run.check_open()
         raise ContinueAsNew(self._run.workflow.encode_args(args))
 
+    def compensate(self, step: Any, /, *args: Any, **kwargs: Any) -> None:
+        """From now on, undoing this run calls that step, with these arguments; see `@step(compensate=…)`.
+
+        Undos run in the reverse order of what they undo: of the completion of a step, and of this call.
+        """
+        compensation.register(self._run, step, args, kwargs)
+
     # ---- data
 
     def set(self, key: str, value: Any) -> None:
@@ -245,6 +296,16 @@ class Context:
     def checkpoint(self, name: str, value: Any = None) -> None:
         """Record a named place in the history, with any JSON value; nothing else happens."""
         data.checkpoint(self._run, name, value)
+
+    def condition(self, name: str, result: Any, /, *, skips: Iterable[Any] = (), **operands: Any) -> bool:
+        """Decide something once for good: a replay gets the recorded result, whatever it computes now.
+
+        if ctx.condition("large", order.usd > 100, skips=[review], usd=order.usd):
+            await review(order)
+
+        `skips`: steps, or names, that are not called when it is false; they get rows that say why.
+        """
+        return data.condition(self._run, name, result, skips, operands)
 
     # ---- changing code
 

@@ -1,12 +1,14 @@
 """What a handler remembers beside its own variables: shared context, attributes, patches, conditions."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Raw
 
 from ..events import codec, types as t
-from .commands import MarkerCommand
+from ..events.types import Event
+from .commands import Command, MarkerCommand
 from .names import check_name
 
 RESERVED = frozenset({"run_id", "workflow", "env", "input", "inputs", "steps", "item", "context", "now"})
@@ -119,3 +121,49 @@ def checkpoint(run: Any, name: str, data: Any) -> None:
     task = getattr(asyncio.current_task(run.loop), "path", "m")
     check_name(name, "checkpoint name")
     run.issue(MarkerCommand(t.CheckpointRecorded, ("name", "data"), name=name, data=packed, task=task))
+
+
+# ---- decisions
+
+
+class SkipCommand(Command):
+    """A step, or a branch, that is not taken: it has a row of its own that says why."""
+
+    __slots__ = ("key", "name", "reason")
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__()
+        self.name, self.reason, self.key = name, reason, ""
+
+    def bound(self, run: Any, event: Event | None) -> None:
+        self.key = f"{self.name}#{run.ordinal(self.name)}"
+
+    def matches(self, event: Event) -> bool:
+        return isinstance(event, t.BranchSkipped) and event.name == self.name
+
+    def event(self, head: dict[str, Any]) -> Event:
+        return t.BranchSkipped(step=self.number, name=self.name, key=self.key, reason=self.reason, **head)
+
+    def describe(self) -> str:
+        return f"skip of {self.name!r}"
+
+
+def skip(run: Any, name: str, reason: str) -> None:
+    """Note that a step, or a branch, is not taken."""
+    run.issue(SkipCommand(check_name(name, "name of what is skipped"), reason))
+
+
+def condition(run: Any, name: str, result: bool, skips: Iterable[Any], operands: dict[str, Any]) -> bool:
+    """See `Context.condition`."""
+    run.check_open()
+    named = [str(getattr(skipped, "name", skipped)) for skipped in skips]
+    recorded = run.recorded(t.ConditionDecided, name=check_name(name, "condition name"))
+    if recorded is None:
+        decided, packed = bool(result), codec.encode(operands, f"operands of condition {name!r}")
+    else:
+        decided, packed = recorded.result, recorded.operands
+    run.issue(MarkerCommand(t.ConditionDecided, ("name",), name=name, result=decided, operands=packed))
+    if not decided:
+        for skipped in named:
+            skip(run, skipped, f"condition {name!r} is false")
+    return decided

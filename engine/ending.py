@@ -1,16 +1,23 @@
 """The program of a run: its handler, what follows it, and how it ends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from msgspec import Raw
 
 from ..events import codec, errors, types as t
 from ..events.errors import ValueRefused
-from .commands import CancelCommand, EndCommand
+from . import compensation
+from .commands import CancelCommand, EndCommand, MarkerCommand
 from .failures import failure_of
 from .loop import Evicted
+
+
+ALWAYS = "always"
+"""Checkpoint that says where the handler had ended and its workflow's `always` began …"""
+ALWAYS_FAILED = "always failed"
+"""… and that it raised."""
 
 
 class ContinueAsNew(BaseException):
@@ -26,13 +33,33 @@ class HandlerExit(errors.HandlerError):
 
 
 class End:
-    """An end that the program decides by itself, in the place of a result or an error."""
+    """How a run ends: the event, without its head."""
 
-    __slots__ = ("kind", "make")
+    __slots__ = ("fields", "kind")
 
     def __init__(self, kind: type[t.Event], **fields: Any) -> None:
-        self.kind = kind
-        self.make: Callable[[dict[str, Any]], t.Event] = lambda head: kind(**fields, **head)
+        self.kind, self.fields = kind, fields
+
+    @property
+    def status(self) -> str:
+        """`completed`, `failed`, `cancelled` …"""
+        return self.kind.TAG.removeprefix("run.")
+
+    def command(self, left: tuple[int, ...]) -> EndCommand:
+        """The command that ends the run; `left`: numbers of what is still open."""
+        kind, fields = self.kind, self.fields
+        return EndCommand(kind, lambda head: kind(**fields, open=left, **head))
+
+
+class Aftermath:
+    """What follows the handler of a run that has something to undo, or an `always`."""
+
+    __slots__ = ("because", "end", "error")
+
+    def __init__(self, end: End) -> None:
+        self.because, self.error = end.status, end.fields.get("error")
+        self.end = end
+        """How the run ends as things stand."""
 
 
 async def program(run: Any, args: Raw) -> Any:
@@ -57,42 +84,96 @@ def next_id(run_id: str) -> str:
     return f"{run_id}~r2"
 
 
-def close_up(run: Any) -> tuple[int, ...]:
-    """Take back what is open; returns the numbers of the timers, waits and gates among it."""
+def follow(run: Any, main: Any) -> "End | Coroutine[Any, Any, End]":
+    """How the run ends, now that its program has; or the program that follows it."""
+    after: Aftermath | None = run.aftermath
+    if after is not None:
+        return after.end if main.cancelled() or main.exception() is None else outcome(run, main)
+    end, options = outcome(run, main), run.workflow.options
+    if (run.undos is None and options.always is None) or end.kind is t.RunContinued:
+        return end
+    run.aftermath = Aftermath(end)
+    undo = bool(run.undos) and (
+        run.compensate_request is not None
+        or (end.kind is t.RunFailed and "failure" in options.compensate_on)
+        or (end.kind is t.RunCancelled and "cancel" in options.compensate_on)
+    )
+    return aftermath(run, undo) if undo or options.always is not None else end
+
+
+async def aftermath(run: Any, undo: bool) -> End:
+    """Undo what the run has done, if it shall be undone, and run its `always`. Nothing cancels this."""
+    after: Aftermath = run.aftermath
+    while True:
+        if undo:
+            run.compensate_request = None
+            failed = await compensation.undo_all(run, after.because)
+            said: dict[str, Any] = {"because": after.because, "error": after.error}
+            if failed:
+                after.end = End(t.RunCompensationFailed, failed=failed, **said)
+            else:
+                after.end = End(t.RunCompensated, **said)
+        if run.workflow.options.always is not None:
+            await _always(run, run.workflow.options.always, after.end.status)
+        undo = run.compensate_request is not None and bool(compensation.left(run))
+        if not undo:
+            return after.end
+
+
+async def _always(run: Any, always: Callable[[Any, str], Any], status: str) -> None:
+    """Run the workflow's `always`; what goes wrong in it is noted, and changes nothing."""
+    data = codec.encode({"status": status})
+    run.issue(MarkerCommand(t.CheckpointRecorded, ("name", "data"), name=ALWAYS, data=data))
+    try:
+        await always(run.ctx, status)
+    except (Evicted, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        run.ctx.log.error("run %s: its `always` failed: %s", run.run_id, failure_of(error).message, exc_info=error)
+        note = codec.encode({"type": type(error).__name__, "message": failure_of(error).message})
+        run.issue(MarkerCommand(t.CheckpointRecorded, ("name",), name=ALWAYS_FAILED, data=note))
+
+
+def close_up(run: Any, *, goes_on: bool = False) -> tuple[int, ...]:
+    """Take back what is open; returns the numbers of the timers, waits and gates among it.
+
+    Their rows end with the run; when it goes on, they are taken back one by one, too.
+    """
     for command in run.issued:  # asked for in the very activation that ends the run: never was
-        if not command.number and command.numbered:
+        if not command.number and command.open_among(run) is not None:
             command.dropped = True
     for number in sorted(run.steps):
         run.issued.append(CancelCommand(run.steps[number]))
     for number in sorted(run.children):
         run.issued.append(CancelCommand(run.children[number]))
-    left = tuple(sorted((*run.timers, *run.waits, *run.gates)))
+    left = {**run.timers, **run.waits, **run.gates}
+    numbers = tuple(sorted(left))
+    if goes_on:
+        for number in numbers:
+            run.issued.append(CancelCommand(left[number]))
+            left[number].given_up(run)
     for registered in (run.steps, run.children, run.timers, run.waits, run.gates):
         registered.clear()
-    return left
+    return numbers
 
 
-def end_of(run: Any, main: Any, left: tuple[int, ...]) -> EndCommand:
-    """The command that ends the run, from how its main task ended."""
+def outcome(run: Any, main: Any) -> End:
+    """How the run ends, from how its main task ended."""
     if main.cancelled():
-        cancel = run.cancel_request
-        if cancel is not None:
-            return EndCommand(
-                t.RunCancelled,
-                lambda head: t.RunCancelled(reason=cancel.reason, kind=cancel.kind, open=left, **head),
-            )
-        return _failed(asyncio.CancelledError("the handler cancelled itself"), left)
+        asked = run.cancel_request or run.compensate_request
+        if asked is not None:
+            return End(t.RunCancelled, reason=asked.reason, kind=getattr(asked, "kind", "UserRequested"))
+        return _failed(asyncio.CancelledError("the handler cancelled itself"))
     error = main.exception()
     if error is not None:
-        return _failed(error, left)
+        return _failed(error)
     result = main.result()
     if isinstance(result, End):
-        return decided(result, left)
+        return result
     try:
-        packed = encode_result(run, result)
+        return End(t.RunCompleted, result=encode_result(run, result))
     except ValueRefused as refused:
-        return _failed(refused, left)
-    return EndCommand(t.RunCompleted, lambda head: t.RunCompleted(result=packed, open=left, **head))
+        return _failed(refused)
 
 
 def encode_result(run: Any, result: Any) -> Raw:
@@ -103,11 +184,5 @@ def encode_result(run: Any, result: Any) -> Raw:
     return packed
 
 
-def decided(end: End, left: tuple[int, ...]) -> EndCommand:
-    """The command of an end that the program decided."""
-    return EndCommand(end.kind, lambda head: end.make({**head, "open": left}))
-
-
-def _failed(error: BaseException, left: tuple[int, ...]) -> EndCommand:
-    failure = failure_of(error)
-    return EndCommand(t.RunFailed, lambda head: t.RunFailed(error=failure, open=left, **head))
+def _failed(error: BaseException) -> End:
+    return End(t.RunFailed, error=failure_of(error))

@@ -7,7 +7,7 @@ matched against the log (`match`, on replay) or taken as new (`take`).
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Raw
@@ -15,11 +15,12 @@ from msgspec import Raw
 from ..events import types as t
 from ..events.errors import ForbiddenInHandler
 from ..events.types import Event
-from . import children, data, ending, gates, signals, steps
-from .commands import CancelCommand, Command, EndCommand, StepCommand, TimerCommand, WaitCommand, event_number
+from . import children, compensation, data, ending, fan_out, gates, signals, steps
+from .commands import CancelCommand, Command, StepCommand, TimerCommand, WaitCommand, event_number
 from .context import Context
 from .divergence import report
 from .loop import Future, Loop, Timer
+from .parallel import Results
 from .step import Step
 from .workflow import Workflow
 
@@ -55,10 +56,10 @@ class Run:
         self.replaying = False
         self.closed = False
         """The run has ended."""
-        self.resting: Callable[[tuple[int, ...]], EndCommand] | None = None
-        """Makes the end of a run whose program still waits: it may be reopened, to be undone."""
-        self.reopened: asyncio.Future[t.RunReopened] | None = None
-        """What the program then waits for."""
+        self.undos: list[compensation.Undo] | None = None
+        """What can be undone, in the order in which it was done."""
+        self.aftermath: ending.Aftermath | None = None
+        """The handler has ended, and something follows it, or may."""
         self.activation = -1
         self.steps: dict[int, StepCommand] = {}
         """Steps the handler waits for, by number."""
@@ -72,6 +73,7 @@ class Run:
         self.child_count = 0
         """Children asked for."""
         self.cancel_request: t.RunCancelRequested | None = None
+        self.compensate_request: t.CompensateRequested | None = None
         self.signals: dict[str, deque[t.SignalReceived | t.Carried]] = {}
         """Those that came before their wait."""
         self.memory: data.Memory | None = None
@@ -115,6 +117,10 @@ class Run:
     def start_child(self, workflow: Any, args: tuple[Any, ...], **options: Any) -> children.ChildCommand:
         """Issue a child."""
         return children.start(self, workflow, args, **options)
+
+    def fan_out(self, target: Any, items: Iterable[Any], **options: Any) -> Coroutine[Any, Any, Results[Any]]:
+        """Put each item through a step or a workflow."""
+        return fan_out.fan_out(self, target, items, **options)
 
     async def wait_signal(self, name: str) -> Raw:
         """The next event of that name: a kept one, or the next to come."""
@@ -202,37 +208,51 @@ class Run:
         else:
             steps.completed(self, cause, value)  # type: ignore[arg-type]
         self.loop.drain()
-        if not self.closed and (self.resting is not None or self._main.done()):
+        while self._main.done() and not self.closed:
             self._finish()
 
     def begin(self, cause: t.RunStarted) -> None:
         """Start the program."""
         for signal in cause.carried:
             self.signals.setdefault(signal.name, deque()).append(signal)
+        self._run_main(ending.program(self, cause.args))
+
+    def _run_main(self, program: Coroutine[Any, Any, Any]) -> None:
         context = contextvars.Context()  # empty: nothing leaks in from whoever activates us
-        self._main = self.loop.create_task(ending.program(self, cause.args), context=context)
+        self._main = self.loop.create_task(program, context=context)
 
     def cancel(self, cause: t.RunCancelRequested | t.CompensateRequested) -> None:
-        """Cancel the program, for the handler to see where it waits."""
-        if isinstance(cause, t.RunCancelRequested):
+        """Cancel the program, for the handler to see where it waits; what follows it is not cancelled."""
+        if isinstance(cause, t.CompensateRequested):
+            self.compensate_request = cause
+        elif self.aftermath is None:
             self.cancel_request = cause
-        self._main.cancel(cause.reason or None)
+        if self.aftermath is None:
+            self._main.cancel(cause.reason or None)
 
     def reopen(self, cause: t.RunReopened) -> None:
-        """The run had ended; its program goes on."""
-        waiter, self.reopened = self.reopened, None
-        self.closed, self.resting = False, None
-        if waiter is not None:
-            waiter.set_result(cause)
+        """The run had ended: undo what is not undone yet."""
+        self.closed = False
+        if self.aftermath is not None:
+            self._run_main(ending.aftermath(self, undo=True))
 
     # ---- the end
 
     def _finish(self) -> None:
-        left, main, resting = ending.close_up(self), self._main, self.resting
-        self.issued.append(ending.end_of(self, main, left) if resting is None else resting(left))
-        self.closed = True
+        following = ending.follow(self, self._main)
+        if isinstance(following, ending.End):
+            self.issued.append(following.command(ending.close_up(self)))
+            self.closed = True
+            self._close_tasks()
+            return
+        ending.close_up(self, goes_on=True)
+        self._close_tasks()
+        self._run_main(following)
+        self.loop.drain()
+
+    def _close_tasks(self) -> None:
         issued = len(self.issued)
-        self.loop.close_tasks([task for task in self.loop.tasks if resting is None or task is not main])
+        self.loop.close_tasks(list(self.loop.tasks))
         while len(self.issued) > issued:
             self.issued.pop()  # from tasks that would not end
 
@@ -349,7 +369,7 @@ class Run:
             registered.clear()
         self._waiting.clear()
         self.issued.clear()
-        self._main = self.reopened = None
+        self._main = None
 
 
 _DELIVER: dict[type[Event], Callable[[Run, Any], None]] = {
