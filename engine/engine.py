@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ..events import errors, types as t
+from ..events.blobs import bring_back
 from ..events.clock import (
     Clock,
     SystemClock,
@@ -308,7 +309,7 @@ class Engine(Talking, Repairing):
             first = max(0, before - END_PAGE)
             for row in reversed(self.store.read(run_id, first, before - first)):
                 if row.tag in END_TAGS:
-                    return row.event()
+                    return bring_back(row.event(), self.store.blob)
             before = first
         raise StoreCorrupt(f"run {run_id!r} is {work.status} by the table `work`, but its stream has no end")
 

@@ -1,38 +1,28 @@
 """A run, as whoever started or found it holds it."""
 
 import asyncio
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from ..events import codec, errors, types as t
 from ..events.registry import Unknown
 from ..events.types import Event
 from ..projections.queries import Record
-from .read_models import ReadModels
 from .workflow import Workflow
 
 R = TypeVar("R")
 
 
-class Door(Protocol):
-    """What a handle asks of its engine."""
-
-    @property
-    def projections(self) -> ReadModels: ...
-
-    async def end_of(self, run_id: str) -> Event: ...
-
-    def events(self, run_id: str) -> list[Event | Unknown]: ...
-
-    async def signal(self, run_id: str, name: str, payload: Any, *, id: str | None, by: str) -> None: ...
-
-    async def cancel(self, run_id: str, reason: str, *, by: str) -> None: ...
-
-
 class Handle(Generic[R]):
-    """A run: its result, how it stands, what happened, and the verbs to act on it."""
+    """A run: its result, how it stands, what happened, and the engine's verbs to act on it.
 
-    def __init__(self, engine: Door, run_id: str, workflow: Workflow[Any, R] | None) -> None:
-        self.engine, self.id, self._workflow = engine, run_id, workflow
+    `signal`, `cancel`, `approve`, `reject`, `answer`, `terminate`, `pause`, `resume`, `retry`, `skip_step`,
+    `reset_step`, `resolve_step`, `compensate`, `set_attributes`, `dismiss` and `fork` are those of `Engine`,
+    without the run's id.
+    """
+
+    def __init__(self, engine: Any, run_id: str, workflow: Workflow[Any, R] | None) -> None:
+        self.engine: Any = engine
+        self.id, self._workflow = run_id, workflow
 
     def __repr__(self) -> str:
         return f"<run {self.id}>"
@@ -40,18 +30,22 @@ class Handle(Generic[R]):
     async def result(self, timeout: float | None = None) -> R:
         """Wait for the handler's result (seconds; None: for ever).
 
-        Raises `RunFailed`, `RunCancelled`, `TimeoutError`; `NonDeterminismError`, `HandlerStuck` or
-        another `HandlerError` when the run cannot go on in this process.
+        Of a run that went on as a new one, that one's. Raises `RunFailed` (also of a run that was undone),
+        `RunCancelled` (also of one that was terminated), `TimeoutError`; `NonDeterminismError`,
+        `HandlerStuck` or another `HandlerError` when the run cannot go on in this process.
         """
+        run_id = self.id
         async with asyncio.timeout(timeout):
-            end = await self.engine.end_of(self.id)
-        if isinstance(end, t.RunFailed):
-            raise errors.RunFailed(self.id, end.error.type, end.error.message)
-        if isinstance(end, t.RunCancelled):
-            raise errors.RunCancelled(self.id, end.reason)
+            while isinstance(end := await self.engine.end_of(run_id), t.RunContinued):
+                run_id = end.next_run
+        if isinstance(end, t.RunFailed | t.RunCompensated | t.RunCompensationFailed):
+            error, status = end.error or t.Failure(type="", message=""), end.TAG.removeprefix("run.")
+            raise errors.RunFailed(run_id, error.type, error.message, status)
+        if isinstance(end, t.RunCancelled | t.RunTerminated):
+            raise errors.RunCancelled(run_id, end.reason, end.TAG.removeprefix("run."))
         result = cast(t.RunCompleted, end).result
         decode = self._workflow.decode_result if self._workflow is not None else codec.decoder(Any)
-        value: R = decode(result, f"result of run {self.id}")
+        value: R = decode(result, f"result of run {run_id}")
         return value
 
     def status(self) -> Record:
@@ -75,3 +69,60 @@ class Handle(Generic[R]):
     async def cancel(self, reason: str = "", *, by: str = "user") -> None:
         """See `Engine.cancel`."""
         await self.engine.cancel(self.id, reason, by=by)
+
+    async def approve(self, gate: str | int | None = None, **options: Any) -> None:
+        """See `Engine.approve`."""
+        await self.engine.approve(self.id, gate, **options)
+
+    async def reject(self, gate: str | int | None = None, **options: Any) -> None:
+        """See `Engine.reject`."""
+        await self.engine.reject(self.id, gate, **options)
+
+    async def answer(self, value: Any, gate: str | int | None = None, **options: Any) -> None:
+        """See `Engine.answer`."""
+        await self.engine.answer(self.id, value, gate, **options)
+
+    async def terminate(self, reason: str = "", *, by: str = "user") -> None:
+        """See `Engine.terminate`."""
+        await self.engine.terminate(self.id, reason, by=by)
+
+    async def pause(self, reason: str = "", *, by: str = "user") -> None:
+        """See `Engine.pause`."""
+        await self.engine.pause(self.id, reason, by=by)
+
+    async def resume(self, reason: str = "", *, by: str = "user") -> str:
+        """See `Engine.resume`."""
+        did: str = await self.engine.resume(self.id, reason, by=by)
+        return did
+
+    async def retry(self, **options: Any) -> None:
+        """See `Engine.retry`."""
+        await self.engine.retry(self.id, **options)
+
+    async def skip_step(self, key: str, result: Any = None, **options: Any) -> None:
+        """See `Engine.skip_step`."""
+        await self.engine.skip_step(self.id, key, result, **options)
+
+    async def reset_step(self, key: str, **options: Any) -> None:
+        """See `Engine.reset_step`."""
+        await self.engine.reset_step(self.id, key, **options)
+
+    async def resolve_step(self, key: str, outcome: str, result: Any = None, **options: Any) -> None:
+        """See `Engine.resolve_step`."""
+        await self.engine.resolve_step(self.id, key, outcome, result, **options)
+
+    async def compensate(self, **options: Any) -> None:
+        """See `Engine.compensate`."""
+        await self.engine.compensate(self.id, **options)
+
+    async def set_attributes(self, attributes: dict[str, Any], *, by: str = "user") -> None:
+        """See `Engine.set_attributes`."""
+        await self.engine.set_attributes(self.id, attributes, by=by)
+
+    async def dismiss(self, dismissed: bool = True, *, by: str = "user") -> None:
+        """See `Engine.dismiss`."""
+        await self.engine.dismiss(self.id, dismissed, by=by)
+
+    async def fork(self, **options: Any) -> "Handle[R]":
+        """See `Engine.fork`; a handle of the new run."""
+        return Handle(self.engine, await self.engine.fork(self.id, **options), self._workflow)

@@ -143,19 +143,23 @@ class StartConflict(RefoldError):
 
 
 class RunFailed(RefoldError):
-    """`result()` of a run that failed; `type` and `message` are those of the handler's error."""
+    """`result()` of a run that failed; `type` and `message` are those of the handler's error.
 
-    def __init__(self, run_id: str, type: str, message: str) -> None:
-        super().__init__(f"run {run_id!r} failed: {type}: {message}")
-        self.run_id, self.type, self.message = run_id, type, message
+    `status` is `failed`, or `compensated` or `compensation_failed` when it was undone after that.
+    """
+
+    def __init__(self, run_id: str, type: str, message: str, status: str = "failed") -> None:
+        told = "failed" if status == "failed" else f"is {status.replace('_', ' ')}"
+        super().__init__(f"run {run_id!r} {told}: {type}: {message}")
+        self.run_id, self.type, self.message, self.status = run_id, type, message, status
 
 
 class RunCancelled(RefoldError):
-    """`result()` of a run that was cancelled; `reason` says why."""
+    """`result()` of a run that was cancelled; `reason` says why. `status`: `cancelled` or `terminated`."""
 
-    def __init__(self, run_id: str, reason: str) -> None:
-        super().__init__(f"run {run_id!r} was cancelled: {reason or 'no reason given'}")
-        self.run_id, self.reason = run_id, reason
+    def __init__(self, run_id: str, reason: str, status: str = "cancelled") -> None:
+        super().__init__(f"run {run_id!r} was {status}: {reason or 'no reason given'}")
+        self.run_id, self.reason, self.status = run_id, reason, status
 
 
 class ActRefused(RefoldError):

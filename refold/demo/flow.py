@@ -158,7 +158,7 @@ def check_archive(folder: str, archive: Archive, staged: list[Staged]) -> int:
         return len(file.namelist())
 
 
-@step(execution="at_most_once")
+@step(execution="at_most_once", on_unknown="fail")
 def publish(folder: str, archive: Archive) -> str:
     """Put the archive where released ones are. An effect nobody wants twice: never repeated after a crash."""
     with effect(folder):

@@ -166,7 +166,7 @@ def _replays(store: Store, name: str) -> Iterator[str]:
     *_, history = read_history(store, RUN)
     run = Run(BY_NAME[name], RUN, history.started)
     try:
-        run.replay(history.activations())
+        run.replay(history.activations)
         if not run.closed:
             yield "replayed to its end, the handler still waits"
     except RefoldError as error:

@@ -112,7 +112,7 @@ async def paid(cents: int) -> int:
     return cents
 
 
-@step(execution="at_most_once")
+@step(execution="at_most_once", on_unknown="fail")
 async def charge(amount: int) -> str:
     began()
     ended()

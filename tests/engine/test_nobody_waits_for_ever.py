@@ -128,7 +128,7 @@ async def test_a_def_body_that_never_began_does_not_begin_after_the_engine_close
     began: list[int] = []
     gate, entered = threading.Event(), threading.Event()
 
-    @step(execution="at_most_once")
+    @step(execution="at_most_once", on_unknown="fail")
     def wire(number: int) -> int:
         began.append(number)
         entered.set()

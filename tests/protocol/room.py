@@ -12,7 +12,8 @@ from msgspec import Raw, Struct
 
 from refold import Context, Engine, Retry, step, workflow
 from refold.engine.bodies import current_step
-from refold.engine.run import Run, activations
+from refold.engine.loader import activations
+from refold.engine.run import Run
 from refold.engine.settings import Settings
 from refold.engine.workflow import Workflow
 from refold.events import types as t
@@ -64,7 +65,7 @@ async def look(name: str) -> tuple[str, int]:
     return name, 1
 
 
-@step(execution="at_most_once")
+@step(execution="at_most_once", on_unknown="fail")
 async def once(name: str) -> str:
     await work(0.4)
     return name

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from refold.engine.commands import Command, StepCommand
-from refold.engine.run import Activation, Run, activations
+from refold.engine.loader import activations
+from refold.engine.run import Activation, Run
 from refold.engine.workflow import Workflow
 from refold.events import codec, types as t
 from refold.events.clock import to_datetime
@@ -156,7 +157,7 @@ def replay(workflow: Workflow[Any, Any], history: History, crash: int, size: int
     try:
         for _ in run.replay_slices(whole[:crash], size):
             pass
-        for cause, recorded, _ in whole[crash:]:
+        for cause, recorded, _, _ in whole[crash:]:
             run.activate(cause)
             compare(run.take(), recorded, cause)
         run.expect_nothing()

@@ -25,7 +25,7 @@ async def charge(order: Order) -> tuple[str, int]:
     return order.item, order.amount
 
 
-@step(execution="at_most_once")
+@step(execution="at_most_once", on_unknown="fail")
 async def ship(order: Order, day: str = "today") -> str:
     return day
 
