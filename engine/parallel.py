@@ -43,8 +43,10 @@ class Branch(Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """Its name, or that of its function."""
-        return self.name or str(getattr(self.fn, "name", getattr(self.fn, "__name__", "branch")))
+        """Its name, or that of its step or function, before it begins."""
+        inside = getattr(self.fn, "cr_frame", None)  # a step's coroutine knows its step
+        known = inside.f_locals.get("self", self.fn) if inside is not None else self.fn
+        return self.name or str(getattr(known, "name", getattr(self.fn, "__name__", "branch")))
 
 
 class Pending(list[Any]):
@@ -138,8 +140,7 @@ class _Group:
         elif self.crew.stopping:
             return
         else:
-            title = self.branches[place].title
-            error = RuntimeError(f"branch {place} ({title}) was cancelled, and not by ctx.parallel")
+            error = RuntimeError(f"{self._shown(place)} was cancelled, and not by it")
         if error is None:
             self.results[place] = task.result()
         elif isinstance(error, Exception):
@@ -173,8 +174,12 @@ class _Group:
         place = next(iter(failures)) if self.fail_fast else min(failures)
         error = failures.pop(place)
         others = tuple(failures[other] for other in sorted(failures))
-        _annotate(error, f"branch {place} ({self.branches[place].title}) of ctx.parallel", count, others)
+        _annotate(error, self._shown(place), count, others)
         return error
+
+    def _shown(self, place: int) -> str:
+        name = self.branches[place].name
+        return f"branch {place}{f' ({name})' if name else ''} of ctx.parallel"
 
 
 def _annotate(error: Exception, what: str, count: str, others: tuple[Exception, ...]) -> None:
