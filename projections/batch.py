@@ -6,14 +6,15 @@ that cannot be folded is found, parked for that projection, and its rows stay as
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..events.errors import StoreCorrupt, StoreError, UnknownEvent
 from ..events.registry import TYPES, decode_event, encode_event
 from ..events.stream import INBOX, Row as Entry
-from .projection import Key, Projection, Table, Value
+from .projection import Finds, Key, Projection, Table, Value
 from .views import Parked
 
 KEEP_ROWS = 20_000
@@ -22,6 +23,7 @@ KEYS = "key/"
 """How the streams of start keys begin."""
 
 Fetch = Callable[[Key], Sequence[Any] | None]
+FetchKeys = Callable[[Value], Sequence[Key]]
 Decode = Callable[[bytes], Any]
 
 _ABSENT = object()
@@ -30,13 +32,27 @@ _ABSENT = object()
 class Reader:
     """One projection, and its rows as far as they are in memory."""
 
-    __slots__ = ("dirty", "fetch", "fold", "keys", "parked", "projection", "rows", "runs_only", "unknown")
+    __slots__ = (
+        "dirty",
+        "fetch",
+        "fetch_keys",
+        "fold",
+        "notes",
+        "parked",
+        "projection",
+        "rows",
+        "runs_only",
+        "unknown",
+    )
 
-    def __init__(self, projection: Projection, fetch: Fetch) -> None:
+    def __init__(self, projection: Projection, fetch: Fetch, fetch_keys: FetchKeys) -> None:
         self.projection = projection
         self.fetch = fetch
         """The stored values of a key, or None."""
-        self.keys, self.fold = projection.keys, projection.fold
+        self.fetch_keys = fetch_keys
+        """The stored keys that begin with a value."""
+        self.fold = projection.fold
+        self.notes: dict[str, Any] = {}
         self.runs_only = projection.scope == "runs"
         self.rows: dict[Key, Any] = {}
         self.dirty: dict[Key, None] = {}
@@ -52,6 +68,17 @@ class Reader:
             stored = self.fetch(key)
             row = self.rows[key] = None if stored is None else self.projection.table.load(stored)
         return row
+
+    def keys(self, first: Value) -> list[Key]:
+        """The keys of all rows that begin with this value, in order."""
+        found = dict.fromkeys(self.fetch_keys(first))
+        for key in self.dirty:
+            if key[0] == first:
+                if self.rows[key] is None:
+                    found.pop(key, None)
+                else:
+                    found[key] = None
+        return sorted(found)
 
     def changes(self) -> Iterator[tuple[Key, tuple[Value, ...] | None]]:
         """Values to store by key; None: the row is gone. Raises ValueError for a row under a wrong key."""
@@ -69,12 +96,14 @@ class Reader:
         self.dirty.clear()
         self.parked.clear()
         self.unknown.clear()
-        if len(self.rows) > KEEP_ROWS:
+        if len(self.rows) > KEEP_ROWS or len(self.notes) > KEEP_ROWS:
             self.rows.clear()
+            self.notes.clear()
 
     def forget_all(self) -> None:
         """After somebody else may have changed the table, or a fold has broken off."""
         self.rows.clear()
+        self.notes.clear()
         self.forget_changes()
 
     def park(self, entry: Entry, error: Exception) -> None:
@@ -87,21 +116,41 @@ class Reader:
         count[0] += 1
 
 
-Routes = Mapping[str, Sequence[tuple[Decode, Sequence[tuple[Reader, bool]]]]]
-"""By tag: how to decode the event, once, for which readers, and whether it creates their rows."""
+class Route(NamedTuple):
+    """What becomes of the events of one tag in one projection."""
+
+    reader: Reader
+    runs_only: bool
+    creates: bool
+    """Its rows cannot be there yet."""
+    keys: Callable[[Entry, Any], Sequence[Key]]
+    fold: Callable[[list[Any], Entry, Any], Sequence[Any]]
+    rows: dict[Key, Any]
+    dirty: dict[Key, None]
+
+
+Routes = Mapping[str, Sequence[tuple[Decode, Sequence[Route]]]]
+"""By tag: how to decode the event, once, and for whom."""
 
 
 def routes(readers: Iterable[Reader]) -> Routes:
     """Readers that decode a tag to the same type share one decoding."""
-    by_tag: dict[str, dict[type, list[tuple[Reader, bool]]]] = {tag: {} for tag in TYPES}
+    by_tag: dict[str, dict[type, list[Route]]] = {tag: {} for tag in TYPES}
     for reader in readers:
         for tag, kind in reader.projection.events.items():
-            creates = tag in reader.projection.creates
-            by_tag.setdefault(tag, {}).setdefault(kind, []).append((reader, creates))
+            by_tag.setdefault(tag, {}).setdefault(kind, []).append(_route(reader, tag))
     return {
         tag: [(msgspec.json.Decoder(kind).decode, group) for kind, group in kinds.items()]
         for tag, kinds in by_tag.items()
     }
+
+
+def _route(reader: Reader, tag: str) -> Route:
+    projection = reader.projection
+    finds: Finds = getattr(projection, "finds", {})
+    keys = partial(finds[tag], reader) if tag in finds else projection.keys
+    creates = tag in projection.creates
+    return Route(reader, reader.runs_only, creates, keys, reader.fold, reader.rows, reader.dirty)
 
 
 def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Routes) -> None:
@@ -120,24 +169,28 @@ def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Route
         outside = stream.endswith(INBOX) or stream.startswith(KEYS)
         for decode, group in pairs:
             event = decode(entry.state)
-            for reader, creates in group:
-                if outside and reader.runs_only:
+            for reader, runs_only, creates, find, fold, rows, dirty in group:
+                if outside and runs_only:
                     continue
-                keys = reader.keys(entry, event)
+                keys = find(entry, event)
                 if len(keys) != 1:
-                    _fold_many(reader, keys, entry, event, creates)
+                    if keys:
+                        _fold_many(reader, keys, entry, event, creates)
                     continue
-                key, rows = keys[0], reader.rows
+                key = keys[0]
                 row = None if creates else rows.get(key, _ABSENT)
-                (rows[key],) = reader.fold([reader.row(key) if row is _ABSENT else row], entry, event)
-                reader.dirty[key] = None
+                (rows[key],) = fold([reader.row(key) if row is _ABSENT else row], entry, event)
+                dirty[key] = None
 
 
 def _fold_many(reader: Reader, keys: Sequence[Key], entry: Entry, event: Any, creates: bool) -> None:
-    if keys:
-        now = reader.fold([None if creates else reader.row(key) for key in keys], entry, event)
-        reader.rows.update(zip(keys, now, strict=True))
-        reader.dirty.update(dict.fromkeys(keys))
+    before = [None if creates else reader.row(key) for key in keys]
+    now = reader.fold(before.copy(), entry, event)
+    rows, dirty = reader.rows, reader.dirty
+    for key, was, row in zip(keys, before, now, strict=True):
+        if row is not None or was is not None or creates:
+            rows[key] = row
+            dirty[key] = None
 
 
 def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Routes) -> None:
@@ -154,22 +207,23 @@ def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: 
             continue
         outside = _outside_runs(entry.stream)
         for decode, group in by_tag[lifted.tag]:
-            concerned = [pair for pair in group if not (outside and pair[0].runs_only)]
+            concerned = [route for route in group if not (outside and route.runs_only)]
             try:
                 event = decode(lifted.state)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-                for reader, _ in concerned:
-                    reader.park(entry, error)
+                for route in concerned:
+                    route.reader.park(entry, error)
                 continue
-            for reader, creates in concerned:
-                _fold_one_carefully(reader, lifted, event, creates)
+            for route in concerned:
+                _fold_one_carefully(route, lifted, event)
 
 
-def _fold_one_carefully(reader: Reader, entry: Entry, event: Any, creates: bool) -> None:
+def _fold_one_carefully(route: Route, entry: Entry, event: Any) -> None:
+    reader, creates = route.reader, route.creates
     table = reader.projection.table
     before: dict[Key, tuple[Value, ...] | None] = {}
     try:
-        keys = reader.keys(entry, event)
+        keys = route.keys(entry, event)
         for key in keys:
             row = reader.row(key)
             before[key] = None if row is None else table.dump(row)
@@ -183,6 +237,7 @@ def _fold_one_carefully(reader: Reader, entry: Entry, event: Any, creates: bool)
     except Exception as error:  # a projection may raise anything; it is reported, and the others go on
         for key, values in before.items():
             reader.rows[key] = None if values is None else table.load(values)
+        reader.notes.clear()
         reader.park(entry, error)
     else:
         reader.dirty.update(dict.fromkeys(keys))

@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from ..events.stream import Row as Entry
 from . import reading as r
-from .projection import Events, Key, Scope, Table, column, table
+from .projection import Events, Key, Look, Scope, Table, column, table
+from .vocabulary import events
 
 
 class EdgeRow(Struct, gc=False):
@@ -19,6 +20,12 @@ class EdgeRow(Struct, gc=False):
     from_step: Annotated[int, column("Number of a step whose result the handler had by then, and used last.")]
 
 
+def _taken_back(look: Look, entry: Entry, event: r.RunRewound) -> Sequence[Key]:
+    """Edges to steps that are as if never called."""
+    dropped = set(event.dropped)
+    return [key for key in look.keys(entry.stream) if key[1] in dropped]
+
+
 class StepEdges:
     """`step_edges`: the graph of a run, from what really happened.
 
@@ -26,10 +33,11 @@ class StepEdges:
     """
 
     name = "step_edges"
-    version = 1
+    version = 2
     scope: Scope = "runs"
     creates = frozenset({"step.scheduled"})
-    events: Events = MappingProxyType({"step.scheduled": r.StepScheduled})
+    events: Events = events("step.scheduled", "run.rewound")
+    finds = MappingProxyType({"run.rewound": _taken_back})
     table: Table = table(
         "step_edges",
         EdgeRow,
@@ -41,8 +49,10 @@ class StepEdges:
         return [(entry.stream, event.step, before) for before in event.after]
 
     def fold(
-        self, rows: list[EdgeRow | None], entry: Entry, event: r.StepScheduled
+        self, rows: list[EdgeRow | None], entry: Entry, event: r.StepScheduled | r.RunRewound
     ) -> Sequence[EdgeRow | None]:
+        if isinstance(event, r.RunRewound):
+            return [None] * len(rows)
         return [EdgeRow(entry.stream, event.step, before) for before in event.after]
 
 

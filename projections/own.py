@@ -23,11 +23,12 @@ def fold_run(rows: Iterable[Entry]) -> Record:
 
 def fold_steps(rows: Iterable[Entry]) -> list[Record]:
     """The rows of `steps` that these events of one run come to, as `queries.list_steps` would give them."""
-    return sorted(_fold(STEPS, rows), key=lambda row: (row["step"], row["attempt"]))
+    found = [row for row in _fold(STEPS, rows) if not row["rewound"]]
+    return sorted(found, key=lambda row: (row["step"], row["superseded"] == 0, row["superseded"]))
 
 
 def _fold(projection: Projection, rows: Iterable[Entry]) -> list[Record]:
-    reader = Reader(projection, lambda key: None)
+    reader = Reader(projection, lambda key: None, lambda first: ())
     fold_fast(rows, [reader], routes([reader]))
     columns = projection.table.columns
     return [record(columns, values) for _, values in reader.changes() if values is not None]

@@ -123,8 +123,32 @@ def _column(row: type[Struct], field: msgspec.structs.FieldInfo) -> Column:
     return Column(field.name, _SQL_TYPES[plain[0]] + required, str(meta.description), form)
 
 
+class Look(Protocol):
+    """What the projection's own table holds, for the few events that do not name all of their rows."""
+
+    notes: dict[str, Any]
+    """What the projection has worked out from its rows; lost whenever the rows in memory are."""
+
+    def row(self, key: Key) -> Any:
+        """The row of a key, or None. Not to be changed."""
+        ...
+
+    def keys(self, first: Value) -> list[Key]:
+        """Keys of all rows that begin with this value, in order."""
+        ...
+
+
+Find = Callable[[Look, Entry, Any], Sequence[Key]]
+Finds = Mapping[str, Find]
+"""By tag: in the place of `keys`, once per event, for a projection that has to look which rows it touches."""
+
+
 class Projection(Protocol):
-    """A read model. Its answers depend on their arguments alone: no clock, no chance, no other table."""
+    """A read model. Its answers depend on their arguments alone: no clock, no chance, no other table.
+
+    It may also have `finds: Finds`, and `first: frozenset[str]`: tags of the only events that make the
+    first row of a run. The other events of a run that has no row are then passed over at once.
+    """
 
     @property
     def name(self) -> str:

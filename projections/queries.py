@@ -120,7 +120,7 @@ def list_runs(
     if (
         attention == "any"
     ):  # 1 ms among 1,000,000 runs; the planner, left alone, walks through all of them: 88
-        condition = f"INDEXED BY runs_5 {condition}"
+        condition = f"INDEXED BY runs_7 {condition}"
     tail = f"{condition} ORDER BY started_at DESC, run_id DESC LIMIT ?"
     runs = _records(views, RUNS.table, LIST_COLUMNS, tail, *parameters, limit + 1)
     more = len(runs) > limit
@@ -129,7 +129,7 @@ def list_runs(
 
 
 def _filters(wanted: Mapping[str, str | None]) -> tuple[list[str], list[Any]]:
-    where: list[str] = []
+    where: list[str] = ["dismissed = 0"]
     parameters: list[Any] = []
     for name, value in wanted.items():
         if value is None:
@@ -158,10 +158,16 @@ def count_runs(views: Views) -> dict[str, int]:
 # ---- what belongs to a run -------------------------------------------------------------------------
 
 
-def list_steps(views: Views, run_id: str, *, all_attempts: bool = True) -> list[Record]:
-    """Its steps in the order they were called, each with its attempts in order (or only the latest)."""
-    latest = "" if all_attempts else "AND superseded = 0"
-    tail = f"WHERE run_id = ? {latest} ORDER BY step, attempt"
+def list_steps(
+    views: Views, run_id: str, *, all_attempts: bool = True, rewound: bool = False
+) -> list[Record]:
+    """Its steps by number, each with its attempts in order (or only the latest).
+
+    `rewound`: also those that a rewind has taken back, each before what came in its place.
+    """
+    latest = "" if all_attempts else "AND (superseded = 0 OR rewound <> 0)"
+    standing = "" if rewound else "AND rewound = 0"
+    tail = f"WHERE run_id = ? {latest} {standing} ORDER BY step, rewound DESC, superseded = 0, superseded"
     return _records(views, STEPS.table, STEPS.table.names, tail, run_id)
 
 

@@ -10,8 +10,6 @@ from functools import lru_cache
 
 from msgspec import Raw, Struct, field
 
-from ..events.registry import TYPES
-
 _TEXT_LENGTH = len("2026-01-31T12:00:00.000000Z")
 
 
@@ -28,6 +26,22 @@ class Failure(Struct, frozen=True, gc=False):
     traceback: str = ""
 
 
+class Spent(Struct, frozen=True, gc=False):
+    usd: Decimal = Decimal(0)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_tokens: int = 0
+    turns: int = 0
+
+
+class Ancestor(Struct, frozen=True, gc=False):
+    run_id: str
+
+
+class Carried(Struct, frozen=True, gc=False):
+    name: str
+
+
 class RunStarted(Seen, frozen=True, gc=False, kw_only=True):
     workflow: str
     workflow_version: str
@@ -37,6 +51,15 @@ class RunStarted(Seen, frozen=True, gc=False, kw_only=True):
     trigger: str = "manual"
     runtime: Raw = field(default_factory=lambda: Raw(b"{}"))
     trace: str = ""
+    by: str = "engine"
+    timeout_s: float = 0.0
+    ancestors: tuple[Ancestor, ...] = ()
+    child: int = 0
+    detached: bool = False
+    continued_from: str = ""
+    carried: tuple[Carried, ...] = ()
+    forked_from: str = ""
+    forked_at: int = 0
 
 
 class RunClaimed(Seen, frozen=True, gc=False):
@@ -49,17 +72,86 @@ class RunCancelRequested(Seen, frozen=True, gc=False):
     kind: str = "UserRequested"
 
 
-class RunCompleted(Seen, frozen=True, gc=False):
+class RunEnded(Seen, frozen=True, gc=False, kw_only=True):
+    """Any end: what was still open."""
+
+    open: tuple[int, ...] = ()
+
+
+class RunCompleted(RunEnded, frozen=True, gc=False, kw_only=True):
     result: Raw
 
 
-class RunFailed(Seen, frozen=True, gc=False):
+class RunFailed(RunEnded, frozen=True, gc=False, kw_only=True):
     error: Failure
 
 
-class RunCancelled(Seen, frozen=True, gc=False):
+class RunCancelled(RunEnded, frozen=True, gc=False, kw_only=True):
     reason: str = ""
     kind: str = "UserRequested"
+
+
+class RunContinued(RunEnded, frozen=True, gc=False, kw_only=True):
+    next_run: str
+
+
+class RunCompensated(RunEnded, frozen=True, gc=False, kw_only=True):
+    because: str = ""
+    error: Failure | None = None
+
+
+class RunCompensationFailed(RunEnded, frozen=True, gc=False, kw_only=True):
+    failed: tuple[str, ...]
+    because: str = ""
+    error: Failure | None = None
+
+
+class RunTerminated(RunEnded, frozen=True, gc=False, kw_only=True):
+    reason: str = ""
+    by: str = "engine"
+
+
+class CompensationStarted(Seen, frozen=True, gc=False):
+    because: str
+    steps: tuple[str, ...]
+
+
+class RunReopened(Seen, frozen=True, gc=False):
+    pass
+
+
+class RunPaused(Seen, frozen=True, gc=False):
+    by: str = "engine"
+
+
+class RunResumed(Seen, frozen=True, gc=False):
+    pass
+
+
+class RunRewound(Seen, frozen=True, gc=False):
+    to: int
+    dropped: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    timers: dict[int, str] = field(default_factory=dict)
+    waits: dict[int, str] = field(default_factory=dict)
+    gates: tuple[int, ...] = ()
+    children: tuple[int, ...] = ()
+
+
+class RunDismissed(Seen, frozen=True, gc=False):
+    dismissed: bool = True
+
+
+class AttributesSet(Seen, frozen=True, gc=False):
+    attributes: dict[str, Raw]
+
+
+class AttributesChanged(AttributesSet, frozen=True, gc=False):
+    pass
+
+
+class CompensateRequested(Seen, frozen=True, gc=False):
+    pass
 
 
 class RunAttention(Seen, frozen=True, gc=False):
@@ -81,6 +173,12 @@ class StepScheduled(Seen, frozen=True, gc=False, kw_only=True):
     task: str = ""
     site: str = ""
     iteration: int = 0
+    fan_out: int = 0
+    item: int = 0
+    compensate: str = ""
+    undoes: str = ""
+    optional: bool = False
+    total_timeout_s: float = 0.0
 
 
 class StepStarted(Seen, frozen=True, gc=False):
@@ -92,12 +190,14 @@ class StepCompleted(Seen, frozen=True, gc=False):
     step: int
     result: Raw
     attempt: int = 1
+    by: str = "engine"
 
 
 class StepFailed(Seen, frozen=True, gc=False):
     step: int
     error: Failure
     attempt: int = 1
+    by: str = "engine"
 
 
 class StepAttemptFailed(Seen, frozen=True, gc=False):
@@ -140,64 +240,34 @@ class CostRecorded(Seen, frozen=True, gc=False):
     turns: int = 0
 
 
-class TimerStarted(Seen, frozen=True, gc=False):
-    timer: int
-    due_at: str
+class StepSkipped(Seen, frozen=True, gc=False):
+    step: int
+    result: Raw = Raw(b"null")
+    reason: str = ""
+    by: str = "engine"
 
 
-class TimerEnded(Seen, frozen=True, gc=False):
-    """`timer.fired` or `timer.cancelled`."""
-
-    timer: int
-
-
-class TimerFired(TimerEnded, frozen=True, gc=False):
-    pass
+class StepInDoubt(Seen, frozen=True, gc=False):
+    step: int
+    attempt: int
+    reason: str = ""
 
 
-class WaitOpened(Seen, frozen=True, gc=False):
-    wait: int
+class StepProbed(Seen, frozen=True, gc=False):
+    step: int
+    attempt: int
+    outcome: str
+
+
+class StepCompensated(Seen, frozen=True, gc=False):
+    step: int
+
+
+class BranchSkipped(Seen, frozen=True, gc=False):
+    step: int
     name: str
-
-
-class WaitCancelled(Seen, frozen=True, gc=False):
-    wait: int
-
-
-class SignalReceived(Seen, frozen=True, gc=False):
-    name: str
-
-
-_READ: dict[str, type[Seen]] = {
-    "run.started": RunStarted,
-    "run.claimed": RunClaimed,
-    "run.cancel_requested": RunCancelRequested,
-    "run.completed": RunCompleted,
-    "run.failed": RunFailed,
-    "run.cancelled": RunCancelled,
-    "run.attention": RunAttention,
-    "step.scheduled": StepScheduled,
-    "step.started": StepStarted,
-    "step.completed": StepCompleted,
-    "step.failed": StepFailed,
-    "step.attempt_failed": StepAttemptFailed,
-    "step.interrupted": StepInterrupted,
-    "step.released": StepReleased,
-    "step.cancelled": StepCancelled,
-    "step.late": StepLate,
-    "cost.recorded": CostRecorded,
-    "timer.started": TimerStarted,
-    "timer.cancelled": TimerEnded,
-    "timer.fired": TimerFired,
-    "wait.opened": WaitOpened,
-    "wait.cancelled": WaitCancelled,
-    "signal.received": SignalReceived,
-}
-_ELSEWHERE = ("signal.sent", "cancel.sent", "key.taken")
-"""Tags of inboxes and of start keys."""
-
-EVENTS: dict[str, type[Struct]] = {tag: _READ.get(tag, Seen) for tag in TYPES if tag not in _ELSEWHERE}
-"""Every tag of a run's own stream; of those that change nothing but the run's last event, only `at`."""
+    key: str
+    reason: str
 
 
 def utc(at: str) -> str:

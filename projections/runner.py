@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ..events.errors import ConfigurationError, SchemaMismatch, StoreBusy, StoreError
 from ..events.stream import GENESIS, Row as Entry
-from .batch import Fetch, Reader, Routes, fold_carefully, fold_fast, routes
+from .batch import Fetch, FetchKeys, Reader, Routes, fold_carefully, fold_fast, routes
 from .projection import Key, Projection, Value
 from .views import Parked, Standing, UnknownEvents, Views, create_indexes, create_table, schema_of, table_name
 
@@ -58,7 +58,8 @@ class Runner:
             raise ConfigurationError(f"two projections share a name or a table: {', '.join(sorted(names))}")
         self._tables = [_Stored(p, slot) for p in self.projections]
         self._readers = {
-            stored.name: Reader(stored.projection, self._fetcher(stored)) for stored in self._tables
+            stored.name: Reader(stored.projection, self._fetcher(stored), self._key_fetcher(stored))
+            for stored in self._tables
         }
         self._routes: dict[tuple[str, ...], Routes] = {}
         self._standings: dict[str, Standing] = {}
@@ -70,6 +71,9 @@ class Runner:
             return rows[0] if rows else None
 
         return fetch
+
+    def _key_fetcher(self, stored: "_Stored") -> FetchKeys:
+        return lambda first: self.views.query(stored.select_keys, (first,))
 
     # ---- asking
 
@@ -225,6 +229,8 @@ class _Stored:
         self.table = table_name(projection, slot)
         columns, where = ", ".join(table.names), " AND ".join(f"{name} = ?" for name in table.key)
         self.select = f"SELECT {columns} FROM {self.table} WHERE {where}"
+        keys = ", ".join(table.key)
+        self.select_keys = f"SELECT {keys} FROM {self.table} WHERE {table.key[0]} = ? ORDER BY {keys}"
         self.delete = f"DELETE FROM {self.table} WHERE {where}"
         marks = ", ".join("?" * len(table.names))
         self.upsert = f"INSERT OR REPLACE INTO {self.table} ({columns}) VALUES ({marks})"

@@ -4,93 +4,16 @@ import copy
 from collections.abc import Callable, Sequence
 from hashlib import sha1, sha256
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Struct, json
+from msgspec import json
 
 from ..events.stream import Row as Entry
 from . import money, reading as r
-from .projection import Events, Index, Key, Scope, Table, column, table
+from .projection import Events, Index, Key, Look, Scope, Table, table
 from .reading import microseconds, text, utc
-
-
-class StepRow(Struct, gc=False):
-    """A row of `steps`."""
-
-    run_id: Annotated[str, column("The run.")]
-    step: Annotated[int, column("Number of the step: its place among the commands of the run.")]
-    superseded: Annotated[
-        int,
-        column("0 for the latest attempt at the step; for an earlier one, its number. `superseded = 0` is a "
-               "row per step."),
-    ]  # fmt: skip
-    attempt: Annotated[
-        int, column("Number of the attempt, from 1; 0: called by the handler, not started yet.")
-    ] = 0
-    key: Annotated[str, column("Readable and unique in the run: name and ordinal, `charge#2`.")] = ""
-    name: Annotated[str, column("Name of the step.")] = ""
-    kind: Annotated[str, column("`step`, `call` or `custom:<kind>`.")] = "step"
-    ordinal: Annotated[int, column("How many steps of this name the run had called, this one included.")] = 0
-    iteration: Annotated[
-        int, column("How often this task had called this step from this place before: 0, 1, 2 …")
-    ] = 0
-    status: Annotated[
-        str,
-        column(
-            "`scheduled` (not begun), `running`, `completed`, `failed`, `timed_out`, `retrying` (failed, the "
-            "next attempt is at `retry_at`), `cancelled` (given up), `interrupted` (the process "
-            "ended while it ran) or `unknown` (interrupted, and not to be repeated).",
-            "step_status",
-        ),
-    ] = "scheduled"
-    task: Annotated[str, column("Path of the task that called it; `m` is the handler itself.")] = ""
-    site: Annotated[str, column("Where the handler called it: `shop.py:41`.")] = ""
-    pure: Annotated[int, column("1: declared to have no effect outside, so running it again is harmless.",
-                                "flag")] = 0  # fmt: skip
-    args: Annotated[str, column("Positional arguments: a JSON array.", "json")] = "[]"
-    kwargs: Annotated[str, column("Keyword arguments: a JSON object.", "json")] = "{}"
-    args_hash: Annotated[
-        str, column("First 16 hex digits of the SHA-256 of `args` and `kwargs` as stored.")
-    ] = ""
-    result: Annotated[str | None, column("What it returned, once completed: JSON.", "json")] = None
-    error_type: Annotated[str | None, column("Class of the error of this attempt.")] = None
-    error_message: Annotated[str | None, column("Its message.")] = None
-    error_class: Annotated[
-        str | None,
-        column("`error`, `non_retryable`, `timed_out`, `interrupted`, `value_refused` or `divergence`."),
-    ] = None
-    traceback: Annotated[str | None, column("Its traceback, cut to 8 KiB.")] = None
-    scheduled_at: Annotated[str, column("When the handler called it.")] = ""
-    started_at: Annotated[str | None, column("When this attempt was allowed to begin.")] = None
-    ended_at: Annotated[
-        str | None, column("When this attempt ended; for an interrupted one, when that was found out.")
-    ] = None
-    duration_s: Annotated[
-        float | None,
-        column("Seconds from `started_at` to `ended_at`; empty after a crash, for nobody knows."),
-    ] = None
-    retry_at: Annotated[str | None, column("When the next attempt is, or was, due.")] = None
-    max_attempts: Annotated[int, column("How many attempts it may have.")] = 1
-    timeout_s: Annotated[float, column("Limit of one attempt in seconds; 0: none.")] = 0.0
-    idempotency_key: Annotated[str, column("`run_id/key`: the same for all attempts.")] = ""
-    trace_id: Annotated[
-        str, column("UUIDv5 of run and key: the same for all attempts and on every replay.")
-    ] = ""
-    cost_usd: Annotated[str, column("US dollars this attempt has spent: exact decimal text.", "money")] = "0"
-    model: Annotated[str, column("The model last named in its costs.")] = ""
-    input_tokens: Annotated[int, column("Tokens this attempt sent to models.")] = 0
-    output_tokens: Annotated[int, column("Tokens it received from models.")] = 0
-    cache_tokens: Annotated[int, column("Tokens served from a cache.")] = 0
-    turns: Annotated[int, column("Turns of agents.")] = 0
-    late: Annotated[
-        str | None,
-        column(
-            'Evidence: what its body came to when nobody waited any more, `{"at":…,"result":…}` or '
-            '`{"at":…,"error":…}`.',
-            "json",
-        ),
-    ] = None
-
+from .step_row import StepRow
+from .vocabulary import events
 
 Group = list[StepRow | None]
 
@@ -121,19 +44,38 @@ def _scheduled(rows: Group, run_id: str, event: r.StepScheduled) -> None:
     row.scheduled_at = utc(event.at)
     row.max_attempts, row.timeout_s = event.max_attempts, event.timeout_s
     row.idempotency_key, row.trace_id = f"{run_id}/{key}", _trace_id(run_id, key)
+    if event.fan_out:
+        row.fan_out, row.item = event.fan_out, event.item
+    if event.compensate or event.undoes or event.optional or event.total_timeout_s:
+        row.compensate, row.undoes, row.optional = event.compensate, event.undoes, int(event.optional)
+        row.total_timeout_s = event.total_timeout_s
+
+
+def _branch_skipped(rows: Group, run_id: str, event: r.BranchSkipped) -> None:
+    ordinal = event.key.rpartition("#")[2]
+    row = rows[0] = StepRow(run_id, event.step, 0)
+    row.key, row.name, row.status, row.reason = event.key, event.name, "skipped", event.reason
+    row.ordinal = int(ordinal) if ordinal.isdecimal() else 0
+    row.scheduled_at = row.ended_at = utc(event.at)
+    row.idempotency_key, row.trace_id = f"{run_id}/{event.key}", _trace_id(run_id, event.key)
 
 
 def _started(rows: Group, run_id: str, event: r.StepStarted) -> None:
     """A row that has not begun becomes this attempt; one that has steps aside."""
     row = _latest(rows, event)
     if row.status != "scheduled":
-        earlier = copy.copy(row)
-        earlier.superseded = earlier.attempt
-        if earlier.status == "retrying":
-            earlier.status = _failed_status(earlier.error_class)
-        rows[1] = earlier
+        rows[1] = _aside(row)
         row = rows[0] = _afresh(row)
     row.attempt, row.status, row.started_at = event.attempt, "running", utc(event.at)
+
+
+def _aside(row: StepRow) -> StepRow:
+    """The attempt as an earlier one."""
+    earlier = copy.copy(row)
+    earlier.superseded = earlier.attempt
+    if earlier.status == "retrying":
+        earlier.status = _failed_status(earlier.error_class)
+    return earlier
 
 
 def _afresh(row: StepRow) -> StepRow:
@@ -146,7 +88,8 @@ def _afresh(row: StepRow) -> StepRow:
 
 _OF_THE_CALL = (
     "key", "name", "kind", "ordinal", "iteration", "task", "site", "pure", "args", "kwargs", "args_hash",
-    "scheduled_at", "max_attempts", "timeout_s", "idempotency_key", "trace_id",
+    "scheduled_at", "max_attempts", "timeout_s", "idempotency_key", "trace_id", "fan_out", "item",
+    "compensate", "undoes", "optional", "total_timeout_s",
 )  # fmt: skip
 
 
@@ -160,10 +103,12 @@ def _latest(rows: Group, event: Any) -> StepRow:
 def _of_attempt(rows: Group, event: Any) -> StepRow:
     """The row of the attempt that the event names: the latest, or an earlier one."""
     row = _latest(rows, event)
-    if row.attempt in (event.attempt, 0):  # 0: refused before any attempt
+    if row.attempt == event.attempt:
         return row
     if len(rows) > 1 and rows[1] is not None:
         return rows[1]
+    if not row.attempt:  # refused before any attempt
+        return row
     raise ValueError(f"step {event.step} has no attempt {event.attempt}")
 
 
@@ -185,15 +130,48 @@ def _failed_status(error_class: str | None) -> str:
 def _completed(rows: Group, run_id: str, event: r.StepCompleted) -> None:
     row = _of_attempt(rows, event)
     row.result = text(event.result)
-    _ended(row, "completed", event.at)
+    if event.by != "engine":
+        row.resolved_by = _person(event.by)
+    if row.ended_at is None:
+        _ended(row, "completed", event.at)
+    row.status = "completed"
 
 
 def _failed(rows: Group, run_id: str, event: r.StepFailed) -> None:
     row = _of_attempt(rows, event)
     _error(row, event.error)
+    row.resolved_by = _person(event.by)
     if row.ended_at is None:
         _ended(row, "failed", event.at)
     row.status = _failed_status(event.error.error_class)
+
+
+def _person(by: str) -> str:
+    """Who, unless it is the program itself."""
+    return "" if by.startswith(("engine", "handler")) else by
+
+
+def _skipped(rows: Group, run_id: str, event: r.StepSkipped) -> None:
+    row = _latest(rows, event)
+    row.result, row.reason, row.skipped_by = text(event.result), event.reason, event.by
+    if row.ended_at is None:
+        _ended(row, "skipped", event.at)
+    row.status = "skipped"
+
+
+def _in_doubt(rows: Group, run_id: str, event: r.StepInDoubt) -> None:
+    row = _of_attempt(rows, event)
+    row.status, row.reason = "unknown", event.reason
+    if row.ended_at is None:
+        row.ended_at = utc(event.at)
+
+
+def _probed(rows: Group, run_id: str, event: r.StepProbed) -> None:
+    _of_attempt(rows, event).probe = event.outcome
+
+
+def _compensated(rows: Group, run_id: str, event: r.StepCompensated) -> None:
+    _latest(rows, event).status = "compensated"
 
 
 def _attempt_failed(rows: Group, run_id: str, event: r.StepAttemptFailed) -> None:
@@ -228,12 +206,13 @@ def _late(rows: Group, run_id: str, event: r.StepLate) -> None:
         evidence["error"] = event.error
     else:
         evidence["result"] = event.result
-    _of_attempt(rows, event).late = json.encode(evidence).decode()
+    if rows[0] is not None:  # else of an item that a rewind has taken back
+        _of_attempt(rows, event).late = json.encode(evidence).decode()
 
 
 def _cost(rows: Group, run_id: str, event: r.CostRecorded) -> None:
     if rows[0] is None:
-        return  # spent by the run outside of any step: `costs` and `runs` have it
+        return  # spent outside of any step, or by one that is gone: `costs` and `runs` have it
     row = _of_attempt(rows, event)
     row.cost_usd = money.add(row.cost_usd, event.usd)
     row.model = event.model or row.model
@@ -252,11 +231,74 @@ _FOLDS: dict[str, Callable[[Group, str, Any], None]] = {
     "step.interrupted": _interrupted,
     "step.released": _released,
     "step.cancelled": _cancelled,
+    "step.skipped": _skipped,
+    "step.in_doubt": _in_doubt,
+    "step.probed": _probed,
+    "step.compensated": _compensated,
+    "branch.skipped": _branch_skipped,
     "step.late": _late,
     "cost.recorded": _cost,
 }
 _LATEST_ONLY = frozenset(_FOLDS) - {"step.started", "step.late", "cost.recorded"}
 """They speak of the latest attempt: only evidence and costs may still arrive for an earlier one."""
+
+
+# ---- events about several steps -----------------------------------------------------------------------
+
+
+def _terminated(rows: Group, event: r.RunTerminated) -> Group:
+    for row in rows:
+        if row is not None:
+            if row.ended_at is None:
+                _ended(row, "cancelled", event.at)
+            row.status = "cancelled"
+    return rows
+
+
+def _rewind_keys(look: Look, entry: Entry, event: r.RunRewound) -> Sequence[Key]:
+    """All attempts at the steps that never were, and for each that is open again its latest one; with the
+    place that each steps aside to."""
+    found: list[Key] = []
+    never = set(event.dropped)
+    for key in look.keys(entry.stream) if never else ():
+        if key[1] in never and key[2] >= 0:
+            found.append(key)
+            row = look.row(key)
+            if row.fan_out:
+                found.append((*key[:2], _out_of_the_way(row, entry)))
+    for step in event.steps:
+        row = look.row((entry.stream, step, 0))
+        if row is not None:
+            found.append((entry.stream, step, 0))
+            if row.started_at is not None:
+                found.append((entry.stream, step, row.attempt))
+    return found
+
+
+def _out_of_the_way(row: StepRow, entry: Entry) -> int:
+    """An item that was taken back is called again under its number, which its map has reserved."""
+    return -(entry.version * 10_000 + row.attempt)
+
+
+def _rewound(rows: Group, entry: Entry, event: r.RunRewound) -> Group:
+    never = set(event.dropped)
+    now: Group = []
+    for row in rows:
+        if row is None or (row.superseded and row.step not in never):
+            continue  # the place to step aside to: filled with the row before it
+        if row.ended_at is None:  # of a run that was not over; what its body still does, nobody knows
+            row.status, row.ended_at = ("interrupted" if row.started_at else "cancelled"), utc(event.at)
+        elif row.status == "retrying":
+            row.status = _failed_status(row.error_class)
+        if row.step not in never:
+            now += [_afresh(row), _aside(row)] if row.started_at is not None else [_afresh(row)]
+            continue
+        row.rewound = 1
+        if row.fan_out:
+            row.superseded = _out_of_the_way(row, entry)
+            now.append(None)
+        now.append(row)
+    return now
 
 
 class Steps:
@@ -267,15 +309,20 @@ class Steps:
     """
 
     name = "steps"
-    version = 1
+    version = 2
     scope: Scope = "runs"
-    creates = frozenset({"step.scheduled"})
-    events: Events = MappingProxyType({tag: r.EVENTS[tag] for tag in _FOLDS})
+    creates = frozenset({"step.scheduled", "branch.skipped"})
+    events: Events = events(*_FOLDS, "run.terminated", "run.rewound")
+    finds = MappingProxyType({"run.rewound": _rewind_keys})
     table: Table = table(
         "steps",
         StepRow,
         key=("run_id", "step", "superseded"),
-        indexes=(Index(("status", "run_id", "step"), where="status NOT IN ('completed', 'cancelled')"),),
+        indexes=(
+            Index(
+                ("status", "run_id", "step"), where="status NOT IN ('completed', 'cancelled', 'compensated')"
+            ),
+        ),
     )
 
     def keys(self, entry: Entry, event: Any) -> Sequence[Key]:
@@ -286,11 +333,16 @@ class Steps:
             if event.attempt == 1:
                 return ((entry.stream, event.step, 0),)
             return ((entry.stream, event.step, 0), (entry.stream, event.step, event.attempt - 1))
+        if tag == "run.terminated":
+            return [(entry.stream, number, 0) for number in event.open]
         return ((entry.stream, event.step, 0), (entry.stream, event.step, event.attempt))
 
     def fold(self, rows: Group, entry: Entry, event: Any) -> Sequence[StepRow | None]:
-        _FOLDS[entry.tag](rows, entry.stream, event)
-        return rows
+        act = _FOLDS.get(entry.tag)
+        if act is not None:
+            act(rows, entry.stream, event)
+            return rows
+        return _rewound(rows, entry, event) if entry.tag == "run.rewound" else _terminated(rows, event)
 
 
 STEPS = Steps()

@@ -11,8 +11,6 @@ from refold.events import types as t
 from refold.events.errors import SchemaMismatch, ValueRefused
 from refold.events.memory import MemoryStore
 from refold.projections import queries
-from refold.projections.projection import Index
-from refold.projections.runs import RUNS
 from refold.projections.status import Attention, RunStatus, StepStatus
 from refold.projections.views import Views
 from tests.projections.samples import append, caught_up
@@ -60,15 +58,6 @@ def test_runs_are_filtered(many: Views) -> None:
     assert ids(queries.list_runs(many, attention="diverged")) == [15, 10, 5]  # 0 and 20 are over
     assert ids(queries.list_runs(many, attention="any", workflow="deploy")) == [15, 5]
     assert queries.count_runs(many) == {"completed": 7, "running": 18}
-
-
-def test_a_filter_is_served_by_an_index(many: Views) -> None:
-    assert RUNS.table.indexes[4] == Index(("started_at", "run_id"), "attention <> 'none'")  # named in a query
-    for where in ("status = 'x'", "workflow = 'x'", "attention <> 'none' AND attention = 'x'", "1"):
-        order = "ORDER BY started_at DESC, run_id DESC LIMIT 5"
-        plan = many.query(f"EXPLAIN QUERY PLAN SELECT * FROM runs WHERE {where} {order}")
-        assert "INDEX runs_" in str(plan), (where, plan)
-        assert "TEMP B-TREE" not in str(plan), (where, plan)
 
 
 def test_a_list_leaves_out_what_may_be_large(many: Views) -> None:

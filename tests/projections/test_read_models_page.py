@@ -13,7 +13,7 @@ from refold.events.clock import step_trace_id
 from refold.events.errors import ConfigurationError
 from refold.events.memory import MemoryStore
 from refold.events.registry import TYPES
-from refold.projections import reading
+from refold.projections import vocabulary
 from refold.projections.core import CORE
 from refold.projections.projection import Projection, column, table
 from refold.projections.steps import _trace_id
@@ -88,11 +88,11 @@ def test_the_query_on_the_page_runs() -> None:
 # ---- the lean events are those of the log ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tag", sorted(reading.EVENTS))
+@pytest.mark.parametrize("tag", sorted(vocabulary.EVENTS))
 def test_lean_events_have_fields_and_defaults_of_the_real_ones(tag: str) -> None:
     """A field at its default is not stored: another default here would be another value."""
     real = {field.name: field for field in structs.fields(TYPES[tag])}
-    for field in structs.fields(reading.EVENTS[tag]):
+    for field in structs.fields(vocabulary.EVENTS[tag]):
         theirs = real[field.name]
         assert field.required == theirs.required, field.name
         assert _default(field) == _default(theirs), field.name
@@ -104,11 +104,14 @@ def _default(field: structs.FieldInfo) -> Any:
         return bytes(made) if not isinstance(made, dict | list) else {dict: b"{}", list: b"[]"}[type(made)]
     if isinstance(field.default, Raw):
         return bytes(field.default)
+    if isinstance(field.default, Struct):
+        return structs.asdict(field.default)
     return b"{}" if field.default == {} else field.default
 
 
 def test_every_tag_of_a_run_is_read() -> None:
-    assert set(TYPES) - set(reading.EVENTS) == {t.SignalSent.TAG, t.CancelSent.TAG, t.KeyTaken.TAG}
+    elsewhere = (t.SignalSent, t.CancelSent, t.VoteSent, t.ChildEndSent, t.RequestSent, t.KeyTaken)
+    assert set(TYPES) - set(vocabulary.EVENTS) == {kind.TAG for kind in elsewhere}
 
 
 @pytest.mark.parametrize("run_id", ["r", "order/42", "ü", "019b" * 8])
