@@ -87,7 +87,17 @@ async def counts(ctx: Context, expected: int) -> list[Any]:
     return [await ctx.wait_for_event("letter") for _ in range(expected)]
 
 
-WORKFLOWS = (marks, single, blocks, counts)
+@workflow
+async def fans(ctx: Context, folder: str) -> int:
+    @step
+    async def item(number: int) -> int:
+        mark(folder, str(number))
+        return number
+
+    return sum(await ctx.map(item, range(1000)))
+
+
+WORKFLOWS = (marks, single, blocks, counts, fans)
 
 
 # ---- programs -------------------------------------------------------------------------------------
@@ -95,7 +105,7 @@ WORKFLOWS = (marks, single, blocks, counts)
 
 async def execute(url: str, name: str, folder: str) -> None:
     """Start (or find) run `r` and wait for its result; say how that ended."""
-    flow = {"marks": marks, "single": single, "blocks": blocks}[name]
+    flow = {"marks": marks, "single": single, "blocks": blocks, "fans": fans}[name]
     async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
         say("owner", engine.worker.owner)
         handle = await engine.start(flow, folder, id="r")
@@ -191,9 +201,11 @@ PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
 
 
 @contextmanager
-def child(name: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def child(
+    name: str, *arguments: object, module: str = "tests.engine.children"
+) -> Iterator[subprocess.Popen[str]]:
     """Run one beside the test; it does not outlive the block."""
-    command = [sys.executable, "-m", "tests.engine.children", name, *map(str, arguments)]
+    command = [sys.executable, "-m", module, name, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
