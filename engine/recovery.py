@@ -189,11 +189,11 @@ class Recovery:
         try:
             for _ in run.replay_slices(history.activations):
                 await asyncio.sleep(0)
+            if history.floors is not None:
+                run.raise_floors(history.floors)
         except asyncio.CancelledError:
             run.evict()
             raise
-            if history.floors is not None:
-                run.raise_floors(history.floors)
         except HandlerError as error:
             run.evict()
             self._attend(history, "stuck" if isinstance(error, HandlerStuck) else "diverged", str(error))

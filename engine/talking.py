@@ -12,7 +12,7 @@ from ..events.gate import Gate
 from ..events.store import Store
 from ..events.stream import INBOX
 from ..events.types import Event
-from . import acts, ballots, inbox
+from . import acts, ballots, blocked, inbox
 from .live import LiveRun
 from .names import check_name, check_text
 from .settings import Settings
@@ -252,6 +252,9 @@ class Talking:
             except AppendRefused:
                 pass  # the run is being built anew: ask through its inbox
         await self._post(run_id, acts.request_of(verb, self._message(by), **fields))
+        if self._worker is not None and run_id in self._worker.blocked:
+            blocked.take_requests(self._worker, run_id)
+            await self._worker.log.flush()
 
     # ---- how
 
