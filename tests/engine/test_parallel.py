@@ -12,52 +12,16 @@ import pytest
 from refold import ConfigurationError, Context, RunFailed, StepFailed, step, workflow
 from refold.engine.parallel import Branch, Results
 from refold.events import types as t
+from tests.engine.fans import Desk, ends
 from tests.engine.kit import Place, engine, of, seen, until
 from tests.replay.play import check, play
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("error")]
 
 
-class Desk:
-    """Steps that end when, and as, the test says."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.undone: list[str] = []
-        self.answers: dict[str, asyncio.Future[str]] = {}
-
-        @step
-        async def work(name: str) -> str:
-            self.begun.append(name)
-            return await self.answers.setdefault(name, asyncio.get_running_loop().create_future())
-
-        @step
-        async def undo(name: str) -> None:
-            self.undone.append(name)
-
-        self.work, self.undo = work, undo
-
-    async def end(self, name: str, *, fails: bool = False) -> None:
-        await until(lambda: name in self.begun)
-        if fails:
-            self.answers[name].set_exception(ValueError(name))
-        else:
-            self.answers[name].set_result(name.upper())
-
-
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
-
-
-def ends(handle: Any) -> dict[str, str]:
-    """How each step came to its end, by its name's argument."""
-    names = {e.step: bytes(e.args).decode().strip('[]"') for e in of(handle, t.StepScheduled)}
-    found = dict.fromkeys(names.values(), "open")
-    events: list[Any] = of(handle, t.StepCompleted, t.StepFailed, t.StepCancelled)
-    for event in events:
-        found[names[event.step]] = event.TAG.removeprefix("step.")
-    return found
 
 
 async def test_branches_run_side_by_side_and_results_come_in_their_order(place: Place, desk: Desk) -> None:
