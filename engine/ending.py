@@ -13,7 +13,6 @@ from .commands import CancelCommand, EndCommand, MarkerCommand
 from .failures import failure_of
 from .loop import Evicted
 
-
 ALWAYS = "always"
 """Checkpoint that says where the handler had ended and its workflow's `always` began …"""
 ALWAYS_FAILED = "always failed"
@@ -37,7 +36,7 @@ class End:
 
     __slots__ = ("fields", "kind")
 
-    def __init__(self, kind: type[t.Event], **fields: Any) -> None:
+    def __init__(self, kind: type[t.Event], /, **fields: Any) -> None:
         self.kind, self.fields = kind, fields
 
     @property
@@ -47,7 +46,8 @@ class End:
 
     def command(self, left: tuple[int, ...]) -> EndCommand:
         """The command that ends the run; `left`: numbers of what is still open."""
-        kind, fields = self.kind, self.fields
+        kind: Any = self.kind
+        fields = self.fields
         return EndCommand(kind, lambda head: kind(**fields, open=left, **head))
 
 
@@ -129,7 +129,9 @@ async def _always(run: Any, always: Callable[[Any, str], Any], status: str) -> N
     except (Evicted, GeneratorExit, KeyboardInterrupt):
         raise
     except BaseException as error:
-        run.ctx.log.error("run %s: its `always` failed: %s", run.run_id, failure_of(error).message, exc_info=error)
+        run.ctx.log.error(
+            "run %s: its `always` failed: %s", run.run_id, failure_of(error).message, exc_info=error
+        )
         note = codec.encode({"type": type(error).__name__, "message": failure_of(error).message})
         run.issue(MarkerCommand(t.CheckpointRecorded, ("name",), name=ALWAYS_FAILED, data=note))
 

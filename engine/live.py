@@ -372,7 +372,7 @@ class LiveRun:
         self.flight.cancel_all()
         self.alarms.clear()
         self.host.ended(self, end)
-        if self.run.resting is not None or isinstance(end, t.RunTerminated):
+        if isinstance(end, t.RunTerminated):
             self.run.evict()  # frames are still suspended
 
     # ---- going on after a load, and leaving

@@ -209,9 +209,7 @@ class Repairing:
 
 
 def _has_something_to_undo(history: History) -> bool:
-    completed = {
-        a.cause.step for a in history.activations if isinstance(a.cause, t.StepCompleted | t.StepSkipped)
-    }
+    completed = {a.cause.step for a in history.activations if isinstance(a.cause, t.StepCompleted)}
     for activation in history.activations:
         for event in activation.commands:
             if isinstance(event, t.CompensationRegistered):

@@ -1,15 +1,17 @@
 """`@step`: a function whose calls from a handler are recorded."""
 
+import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from ..events import codec
-from ..events.errors import ConfigurationError, ValueRefused
+from ..events.errors import ConfigurationError, StepFailed, ValueRefused
+from .callee import NO_KWARGS as NO_KWARGS, Callee
 from .inspect import call_site
 from .loop import running
 from .names import check_name
@@ -20,7 +22,6 @@ R = TypeVar("R")
 DEFAULT_TIMEOUT_S = 300.0
 LONGEST_S = 1e9
 """30 years: what is longer has no date, and infinity has no JSON form."""
-NO_KWARGS = Raw(b"{}")
 
 
 class Retry(Struct, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ class StepOptions(Struct, frozen=True, kw_only=True):
     execution: Literal["at_least_once", "at_most_once"] = "at_least_once"
     on_unknown: Literal["retry", "fail", "ask"] | None = None
     """After a crash in mid-attempt: run it again, fail with `StepInterrupted`, or have a person say what it
-    did. Default: by `execution` (`retry`, or `ask` for `at_most_once`)."""
+    did. Default: `ask` for `at_most_once` and when a probe could not find it out, else `retry`."""
     pure: bool = False
     """No effect outside: running it again is harmless, so it may start before its intent is durable."""
     total_timeout: float | None = None
@@ -89,7 +90,8 @@ class StepOptions(Struct, frozen=True, kw_only=True):
     @property
     def unknown(self) -> str:
         """What to do about an attempt with unknown outcome."""
-        return self.on_unknown or ("retry" if self.execution == "at_least_once" else "ask")
+        asks = self.probe is not None or self.execution == "at_most_once"
+        return self.on_unknown or ("ask" if asks else "retry")
 
     def __post_init__(self) -> None:
         if self.execution not in ("at_least_once", "at_most_once"):
@@ -105,27 +107,30 @@ class StepOptions(Struct, frozen=True, kw_only=True):
                 )
         if self.execution == "at_most_once" and (self.pure or self.retry.max_attempts > 1):
             raise ConfigurationError("execution='at_most_once' allows neither retry nor pure=True")
+        for name, other in (("compensate", self.compensate), ("on_fail", self.on_fail)):
+            if not (other is None or isinstance(other, Step) or (isinstance(other, str) and other)):
+                raise ConfigurationError(f"{name}={other!r}: expected a @step, or the name of one")
+        if not (self.probe is None or callable(self.probe)):
+            raise ConfigurationError(f"probe={self.probe!r}: expected a function, `async` or not")
 
     @property
     def repeats_unknown(self) -> bool:
-        """Whether an attempt with unknown outcome is run again."""
-        return self.unknown == "retry"
+        """Whether an attempt with unknown outcome is run again without asking anybody."""
+        return self.unknown == "retry" and self.probe is None
 
 
-class Step(Generic[P, R]):
+class Step(Callee, Generic[P, R]):
     """A recorded function: in a handler a call is a step of the run, elsewhere it just runs the body."""
 
     def __init__(
         self, fn: Callable[..., Any], name: str, options: StepOptions, *, kind: str = "step"
     ) -> None:
         functools.update_wrapper(self, fn)
-        self.fn = fn
-        self.name, self.kind, self.options = name, kind, options
-        self._arguments = f"arguments of step {name}"
-        self._decoders: dict[int, Callable[[bytes | Raw, str], Any]] = {}
-        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-            getattr(fn, "__call__", None)  # noqa: B004 - asks what kind it is, not whether
-        )
+        super().__init__(fn, name)
+        self.kind, self.options = kind, options
+        self.undoable = options.compensate is not None
+        """Whether it says how it is undone."""
+        self._refers = self.undoable or options.on_fail is not None
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
@@ -140,74 +145,68 @@ class Step(Generic[P, R]):
         return self._record(run, site, args, kwargs)
 
     async def _record(self, run: Any, site: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        result: R = await run.call_step(self, args, kwargs, site)
+        if self._refers:
+            self._look_up()
+        try:
+            result: R = await run.call_step(self, args, kwargs, site)
+        except StepFailed as error:
+            reason = f"{error.type}: {error.message}"
+            await self.tell_failed(run, site, error.step, reason, error.attempt)
+            if not self.options.optional:
+                raise
+            return None  # type: ignore[return-value]
         return result
+
+    async def tell_failed(self, run: Any, site: str, key: str, reason: str, attempts: int) -> None:
+        """Call the step for failures, if there is one; it changes nothing about the failure."""
+        handler = self.failure_handler
+        if handler is not None:
+            said = {"failed_step": key, "failure_reason": reason, "retry_count": attempts - 1}
+            with contextlib.suppress(StepFailed):
+                await run.call_step(handler, (), said, site)
 
     async def _run_here(self, *args: Any, **kwargs: Any) -> R:
         value = self.fn(*args, **kwargs)
         result: R = await value if inspect.isawaitable(value) else value
         return result
 
-    # ---- values, by annotation; resolved at the first use, when all names exist
+    # ---- other steps it names; resolved at the first use, when all of them exist
 
     @functools.cached_property
-    def _hints(self) -> dict[str, Any]:
-        return codec.hints(self.fn)
+    def undo(self) -> "Step[Any, Any]":
+        """The step that undoes it. Raises `ConfigurationError` when there is none of that name."""
+        return self._named("compensate", self.options.compensate).as_undo()
 
     @functools.cached_property
-    def decode_result(self) -> Callable[[bytes | Raw, str], Any]:
-        """JSON of a result to the annotated return type."""
-        return codec.decoder(self._hints.get("return", Any))
+    def failure_handler(self) -> "Step[Any, Any] | None":
+        """The step that is told of a failure. Raises `ConfigurationError` when there is none of that name."""
+        handler = self.options.on_fail
+        return None if handler is None else self._named("on_fail", handler)
 
-    @functools.cached_property
-    def _parameters(self) -> tuple[list[Any], Any, dict[str, Any], Any]:
-        positional: list[Any] = []
-        star: Any = Any
-        named: dict[str, Any] = {}
-        double_star: Any = Any
-        try:
-            parameters = inspect.signature(self.fn).parameters.values()
-        except (ValueError, TypeError):
-            return positional, star, named, double_star
-        for p in parameters:
-            hint = self._hints.get(p.name, Any)
-            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
-                positional.append(hint)
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                named[p.name] = hint
-            elif p.kind is p.VAR_POSITIONAL:
-                star = hint
-            elif p.kind is p.VAR_KEYWORD:
-                double_star = hint
-        return positional, star, named, double_star
+    def _look_up(self) -> None:
+        """Find the steps it names: what cannot be undone must not be done first."""
+        if self.undoable:
+            self.undo  # noqa: B018 - a cached property
+        self.failure_handler  # noqa: B018 - the same
 
-    def parameter_types(self, count: int) -> Any:
-        """The annotations of the first `count` positional arguments, as one tuple type."""
-        positional, star, _, _ = self._parameters
-        kinds = [positional[i] if i < len(positional) else star for i in range(count)]
-        return tuple[tuple(map(codec.decodable, kinds))] if kinds else list[Any]  # type: ignore[misc]
+    def _named(self, option: str, other: Any) -> "Step[Any, Any]":
+        if isinstance(other, Step):
+            return other
+        module = sys.modules.get(getattr(self.fn, "__module__", None) or "")
+        steps = [value for value in vars(module).values() if isinstance(value, Step)] if module else []
+        for step in steps:
+            if step.name == other:
+                return step
+        names = ", ".join(sorted({step.name for step in steps})) or "no step at all"
+        where = getattr(module, "__name__", "its module")
+        raise ConfigurationError(
+            f"step {self.name}: {option}={other!r}: {where} has {names}; give it the step"
+        )
 
-    def decode_call(self, args: Raw, kwargs: Raw, count: int) -> tuple[Sequence[Any], dict[str, Any]]:
-        """Recorded arguments (`count` positional ones), each by its parameter's annotation.
-
-        Raises `ValueRefused`.
-        """
-        decode = self._decoders.get(count)
-        if decode is None:
-            decode = self._decoders[count] = codec.decoder(self.parameter_types(count))
-        plain: Sequence[Any] = decode(args, self._arguments)
-        return plain, {} if kwargs == NO_KWARGS else self._decode_kwargs(kwargs)
-
-    def _decode_kwargs(self, kwargs: Raw) -> dict[str, Any]:
-        _, _, named, double_star = self._parameters
-        raws: dict[str, Raw] = _decode_dict(kwargs, self._arguments)
-        return {
-            key: codec.decoder(named.get(key, double_star))(raw, f"argument {key!r} of step {self.name}")
-            for key, raw in raws.items()
-        }
-
-
-_decode_dict = codec.decoder(dict[str, Raw])
+    def as_undo(self) -> "Step[Any, Any]":
+        """This step as the undo of another one: it has no undo of its own, and its failure counts."""
+        options = structs.replace(self.options, compensate=None, optional=False)
+        return Step(self.fn, self.name, options, kind="compensation")
 
 
 @overload
@@ -220,10 +219,30 @@ def step(
     name: str | None = None,
     retry: Retry | None = None,
     timeout: float | None = DEFAULT_TIMEOUT_S,
+    total_timeout: float | None = None,
     execution: Literal["at_least_once", "at_most_once"] = "at_least_once",
-    on_unknown: Literal["retry", "fail"] | None = None,
+    on_unknown: Literal["retry", "fail", "ask"] | None = None,
+    probe: Callable[..., Any] | None = None,
     pure: bool = False,
+    compensate: "Step[..., Any] | str | None" = None,
+    optional: Literal[False] = False,
+    on_fail: "Step[..., Any] | str | None" = None,
 ) -> "_Decorator": ...
+@overload
+def step(
+    *,
+    optional: Literal[True],
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT_S,
+    total_timeout: float | None = None,
+    execution: Literal["at_least_once", "at_most_once"] = "at_least_once",
+    on_unknown: Literal["retry", "fail", "ask"] | None = None,
+    probe: Callable[..., Any] | None = None,
+    pure: bool = False,
+    compensate: "Step[..., Any] | str | None" = None,
+    on_fail: "Step[..., Any] | str | None" = None,
+) -> "_OptionalDecorator": ...
 def step(
     fn: Callable[..., Any] | None = None,
     /,
@@ -231,9 +250,14 @@ def step(
     name: str | None = None,
     retry: Retry | None = None,
     timeout: float | None = DEFAULT_TIMEOUT_S,
+    total_timeout: float | None = None,
     execution: Literal["at_least_once", "at_most_once"] = "at_least_once",
-    on_unknown: Literal["retry", "fail"] | None = None,
+    on_unknown: Literal["retry", "fail", "ask"] | None = None,
+    probe: Callable[..., Any] | None = None,
     pure: bool = False,
+    compensate: "Step[..., Any] | str | None" = None,
+    optional: bool = False,
+    on_fail: "Step[..., Any] | str | None" = None,
 ) -> Any:
     """Make a function a step. `async def` runs on the host loop, `def` in a worker thread.
 
@@ -241,16 +265,25 @@ def step(
         name: what the log calls it; default: the function's name. Renaming it breaks runs in flight.
         retry: a `Retry`; default: one attempt.
         timeout: seconds one attempt may take (a `def` body cannot be stopped, it is abandoned).
+        total_timeout: seconds all attempts may take together, from the first start, restarts included.
         execution: `at_most_once` never repeats an attempt whose outcome is unknown.
-        on_unknown: after a crash in mid-attempt, `retry` or `fail`.
+        on_unknown: after a crash in mid-attempt: `retry`, `fail`, or `ask` a person (`resolve_step`);
+            default: `retry`, with `at_most_once` or a probe `ask`.
+        probe: called with the step's arguments after a crash in mid-attempt, before `on_unknown`; returns
+            `Happened(result)`, `NotHappened()`, or None when it cannot know either.
         pure: no effect outside; such steps share commits and cost a fraction of one each.
+        compensate: the step that undoes it, or its name in the same module; called with the same arguments,
+            and with `result=` if it takes that.
+        optional: when it fails for good, the call returns None and the run goes on.
+        on_fail: a step called with `failed_step`, `failure_reason` and `retry_count` when it fails for good.
 
     Raises:
         ConfigurationError: options that contradict each other, or a class or generator to decorate.
     """
     options = StepOptions(
-        retry=retry or ONCE, timeout=timeout, execution=execution, on_unknown=on_unknown, pure=pure
-    )
+        retry=retry or ONCE, timeout=timeout, execution=execution, on_unknown=on_unknown, pure=pure,
+        total_timeout=total_timeout, probe=probe, compensate=compensate, optional=optional, on_fail=on_fail,
+    )  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
         return make_step(function, name, options)
@@ -265,6 +298,17 @@ class _Decorator:
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Step[Any, Any]:
+        raise NotImplementedError
+
+
+class _OptionalDecorator:
+    """The same with `optional=True`: the call may return None."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R | None]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R | None]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Step[Any, Any]:
         raise NotImplementedError
 

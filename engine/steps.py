@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from ..events import types as t
 from ..events.errors import NonDeterminismError, ValueRefused
+from . import compensation
 from .commands import Command, StepCommand
 from .failures import step_error
 from .loop import Future
@@ -20,7 +21,7 @@ _MISSING: Any = object()
 
 def call(
     run: Any, step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], site: str,
-    *, fan_out: Command | None = None, item: int = 0, undoes: str = "",
+    *, fan_out: Command | None = None, item: int = 0,
 ) -> Future:  # fmt: skip
     """Issue a call of a step; the future gets its result. `fan_out` and `item`: it is an item of that map."""
     run.check_open()
@@ -30,8 +31,6 @@ def call(
     command.site = site
     if fan_out is not None:
         command.fan_out, command.item = fan_out, item
-    if undoes:
-        command.undoes = undoes
     future.command = command
     run.issued.append(command)
     return future
@@ -44,6 +43,8 @@ def completed(run: Any, cause: t.StepCompleted | t.StepSkipped, value: Any = _MI
         return
     if value is _MISSING:
         value = _decode(run, command, cause.result)
+    if command.step.undoable and type(cause) is t.StepCompleted:  # who skips a step has seen to it
+        compensation.push(run, command, cause.result)
     command.future.set_result(value)
 
 

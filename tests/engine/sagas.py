@@ -1,0 +1,53 @@
+"""A run that is undone while its process is killed: `python -m tests.engine.sagas trip URL FOLDER`."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from refold import Context, Engine, step, workflow
+from tests.engine.children import SETTINGS, appears, mark, say
+from tests.engine.kit import waiting
+
+STOPS_AT = "unb"
+
+
+@step
+async def unact(folder: str, name: str) -> None:
+    """Leaves a mark; one of them then waits until the test lets go."""
+    mark(folder, f"un{name}")
+    if f"un{name}" == STOPS_AT:
+        await appears(folder, f"go-{STOPS_AT}")
+
+
+@step(compensate=unact)
+async def act(folder: str, name: str) -> None:
+    mark(folder, name)
+
+
+@workflow
+async def trip(ctx: Context, folder: str) -> Any:
+    for name in "abc":
+        await act(folder, name)
+    return await ctx.wait_for_event("never")
+
+
+WORKFLOWS = (trip,)
+
+
+def effects(folder: Path) -> list[str]:
+    """Every mark, in order."""
+    return [line.split()[1] for line in (folder / "effects").read_text().splitlines()]
+
+
+async def main(url: str, folder: str) -> None:
+    """Start the run, and execute it for ever."""
+    async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
+        handle = await engine.start(trip, folder, id="r")
+        await waiting(engine, "r")
+        say("waiting")
+        await engine.end_of(handle.id)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[2:]))
