@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from ..events import types as t
 from ..events.errors import NonDeterminismError, ValueRefused
-from . import compensation
+from . import compensation, data
 from .commands import Command, StepCommand
 from .failures import step_error
 from .loop import Future
@@ -43,6 +43,8 @@ def completed(run: Any, cause: t.StepCompleted | t.StepSkipped, value: Any = _MI
         return
     if value is _MISSING:
         value = _decode(run, command, cause.result)
+    if run.workflow.options.keep_outputs:
+        data.remember(run, command, cause.result)
     if command.step.undoable and type(cause) is t.StepCompleted:  # who skips a step has seen to it
         compensation.push(run, command, cause.result)
     command.future.set_result(value)
