@@ -289,9 +289,29 @@ class Context:
         """
         data.set_value(self._run, key, value)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """A value of the shared context, decoded from JSON."""
-        return data.get_value(self._run, key, default)
+    def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
+        """A value of the shared context, decoded to `type`."""
+        return data.get_value(self._run, key, default, type)
+
+    @property
+    def prior_outputs(self) -> "tuple[data.ContextEntry, ...]":
+        """What the steps have returned so far, in the order in which they completed.
+
+        For a workflow declared with `@workflow(keep_outputs=True)`; else raises `ConfigurationError`.
+        """
+        return tuple(data.outputs(self._run, "prior_outputs"))
+
+    @property
+    def prior_context(self) -> "data.ContextEntry | None":
+        """The last of `prior_outputs`, or None."""
+        kept = data.outputs(self._run, "prior_context")
+        return kept[-1] if kept else None
+
+    @property
+    def prior_output(self) -> Any:
+        """What the step that completed last has returned, or None."""
+        kept = data.outputs(self._run, "prior_output")
+        return kept[-1].output if kept else None
 
     def checkpoint(self, name: str, value: Any = None) -> None:
         """Record a named place in the history, with any JSON value; nothing else happens."""

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Raw
 
 from ..events import codec, types as t
+from ..events.errors import ConfigurationError
 from ..events.types import Event
 from .commands import Command, MarkerCommand
 from .names import check_name
@@ -15,18 +16,44 @@ RESERVED = frozenset({"run_id", "workflow", "env", "input", "inputs", "steps", "
 """Names that templates and people use for something else."""
 
 
+MAX_KEYS = 10_000
+"""Of one run's shared context."""
+
+
+class ContextEntry(NamedTuple):
+    """What one completed step has returned."""
+
+    key: str
+    """`charge#2`"""
+    name: str
+    """Of the step."""
+    iteration: int
+    """How often the same task had called it from the same place before."""
+    output: Any
+
+
+class Write(NamedTuple):
+    """Who set a key last."""
+
+    path: str
+    """Of the task."""
+    moment: int
+    """The loop's count then: tasks made later have higher numbers."""
+
+
 class Memory:
     """Of one run; made when the handler first uses any of it."""
 
-    __slots__ = ("attributes", "patches", "values", "writers")
+    __slots__ = ("attributes", "outputs", "patches", "values", "writers")
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
         """Changes to the attributes given to `start`; None: taken away."""
         self.patches: dict[str, bool] = {}
         self.values: dict[str, Raw] = {}
-        self.writers: dict[str, str] = {}
-        """Key to the path of the task that set it last."""
+        self.writers: dict[str, Write] = {}
+        self.outputs: list[ContextEntry] = []
+        """In the order in which the steps completed; only with `keep_outputs`."""
 
 
 def memory(run: Any) -> Memory:
@@ -93,23 +120,63 @@ def set_attributes(run: Any, changes: dict[str, Any]) -> None:
 def set_value(run: Any, key: str, value: Any) -> None:
     """See `Context.set`."""
     packed = codec.encode(value, f"context {key!r}")
-    task = getattr(asyncio.current_task(run.loop), "path", "m")
-    fields: dict[str, Any] = {"key": check_name(key, "context key"), "value": packed, "task": task}
+    task: Any = asyncio.current_task(run.loop)
+    path = getattr(task, "path", "m")
+    fields: dict[str, Any] = {"key": check_name(key, "context key"), "value": packed, "task": path}
+    kept = memory(run)
     if key in RESERVED:
         fields |= {"refused": f"{key!r} is a reserved name", "value": Raw(b"null")}
+    elif len(kept.values) >= MAX_KEYS and key not in kept.values:
+        raise ConfigurationError(
+            f"run {run.run_id}: ctx.set({key!r}): the shared context has {MAX_KEYS:,} keys, which is the "
+            "limit; keep a dict under one key, or return the data from a step"
+        )
     else:
-        kept = memory(run)
-        last = kept.writers.get(key, task)
-        if not (f"{last}.".startswith(f"{task}.") or f"{task}.".startswith(f"{last}.")):  # two branches
-            fields["conflict"] = last
-        kept.values[key], kept.writers[key] = packed, task
+        last = kept.writers.get(key)
+        if last is not None and last.path != path and _beside(run, task, last):
+            fields["conflict"] = last.path
+        kept.values[key], kept.writers[key] = packed, Write(path, run.loop.count)
     run.issue(MarkerCommand(t.ContextSet, ("key", "value"), **fields))
 
 
-def get_value(run: Any, key: str, default: Any) -> Any:
+def _beside(run: Any, task: Any, last: Write) -> bool:
+    """Whether the task and the last writer are branches side by side, so that chance decided who came last.
+
+    They are not when one started the other, nor when this one was started after the other had written
+    and ended.
+    """
+    mine, theirs = task.path.split("."), last.path.split(".")
+    fork = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None)
+    if fork is None:
+        return False
+    branch, other = ".".join(mine[: fork + 1]), ".".join(theirs[: fork + 1])
+    alive = {each.path: each for each in run.loop.tasks}
+    return branch not in alive or alive[branch]._number < last.moment or other in alive
+
+
+def get_value(run: Any, key: str, default: Any, type: Any) -> Any:
     """See `Context.get`."""
     packed = run.memory.values.get(key) if run.memory is not None else None
-    return default if packed is None else codec.decoder(Any)(packed, f"context {key!r}")
+    return default if packed is None else codec.decoder(type)(packed, f"context {key!r}")
+
+
+# ---- what the steps have returned
+
+
+def remember(run: Any, command: Any, result: Raw) -> None:
+    """Keep what a step has returned, decoded once more: nobody else changes it."""
+    output = command.step.decode_result(result, f"result of {command.key}")
+    memory(run).outputs.append(ContextEntry(command.key, command.step.name, command.iteration, output))
+
+
+def outputs(run: Any, what: str) -> list[ContextEntry]:
+    """Those kept so far. Raises `ConfigurationError` when the workflow does not keep them."""
+    if not run.workflow.options.keep_outputs:
+        raise ConfigurationError(
+            f"run {run.run_id}: ctx.{what} needs what the steps have returned; "
+            f"declare {run.workflow.name} with @workflow(keep_outputs=True)"
+        )
+    return memory(run).outputs
 
 
 # ---- notes
