@@ -223,7 +223,7 @@ def skip(run: Any, name: str, reason: str) -> None:
 def condition(run: Any, name: str, result: bool, skips: Iterable[Any], operands: dict[str, Any]) -> bool:
     """See `Context.condition`."""
     run.check_open()
-    named = [str(getattr(skipped, "name", skipped)) for skipped in skips]
+    named = [check_name(getattr(each, "name", each), "name of what is skipped") for each in skips]
     recorded = run.recorded(t.ConditionDecided, name=check_name(name, "condition name"))
     if recorded is None:
         decided, packed = bool(result), codec.encode(operands, f"operands of condition {name!r}")
