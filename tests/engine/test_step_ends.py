@@ -186,12 +186,14 @@ async def test_an_attempt_cut_off_is_kept_and_repeated_with_the_same_idempotency
         assert len(of(handle, t.StepScheduled)) == 1
 
 
-@pytest.mark.parametrize("options", [{"execution": "at_most_once"}, {"on_unknown": "fail"}])
+@pytest.mark.parametrize(
+    "options", [{"execution": "at_most_once", "on_unknown": "fail"}, {"on_unknown": "fail"}]
+)
 async def test_a_step_that_may_not_be_repeated_fails_visibly(options: dict[str, Any], place: Place) -> None:
     """C03."""
     calls: list[int] = []
 
-    @step(**options)
+    @step(**options)  # type: ignore[untyped-decorator]  # which overload it is, nobody can know
     async def ship() -> None:
         calls.append(1)
         await asyncio.Event().wait()
