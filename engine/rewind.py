@@ -15,6 +15,7 @@ from ..events.errors import ActRefused, RefoldError
 from ..events.registry import encode_event
 from ..events.types import Event, Spent
 from .commands import event_number
+from .ending import ALWAYS
 from .loader import History, whole_history
 from .run import Activation
 
@@ -102,6 +103,11 @@ def plan(history: History, kept: int, *, keep: bool = True, but: frozenset[int] 
         rest = [start, *activations[1:]]
     still = still_open(first)
     commands = [event for activation in rest for event in activation.commands]
+    if any(isinstance(event, t.CompensationStarted | t.StepCompensated) for event in commands):
+        raise ActRefused(
+            f"run {history.run_id}: something it did has been undone since then, and would count as done: "
+            "start a new run, or fork it from an earlier event"
+        )
     fields = {
         "dropped": tuple(sorted({n for event in commands if (n := _given(event))})),
         "steps": tuple(sorted(still.steps)),
@@ -146,7 +152,7 @@ def before_failure(history: History) -> tuple[int, frozenset[int]]:
     Back to before the first of the steps that failed together with the last one; without a failed step, to
     before the cause on which the handler ended.
     """
-    activations = history.activations
+    activations = _of_handler(history.activations)
     failed = [place for place, a in enumerate(activations) if _is_failure(a.cause)]
     if not failed:
         last = len(activations) - 1
@@ -157,6 +163,15 @@ def before_failure(history: History) -> tuple[int, frozenset[int]]:
     )
     together = [place for place in failed if place > began]
     return together[0], frozenset(event_number(activations[place].cause) for place in together)
+
+
+def _of_handler(activations: list[Activation]) -> list[Activation]:
+    """Up to the one in which the handler ended: without the steps of its `always`."""
+    for place, activation in enumerate(activations):
+        for event in activation.commands:
+            if isinstance(event, t.CheckpointRecorded) and event.name == ALWAYS and not event.task:
+                return activations[: place + 1]
+    return activations
 
 
 def _is_failure(cause: Event) -> bool:

@@ -66,11 +66,12 @@ def register(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> Reg
     for flow in list(registry.values()):
         _register_below(flow, (flow,), registry)
     for flow in registry.values():
-        if settings.determinism != "off":
-            for finding in guard.scan(flow.fn):
-                _log.warning("workflow %s: %s", flow.name, finding)
-        if settings.determinism == "strict":
-            guard.arm(flow.fn)
+        for function in flow.functions:
+            if settings.determinism != "off":
+                for finding in guard.scan(function):
+                    _log.warning("workflow %s: %s", flow.name, finding)
+            if settings.determinism == "strict":
+                guard.arm(function)
     return registry
 
 
@@ -78,7 +79,7 @@ def _register_below(
     flow: Workflow[Any, Any], chain: tuple[Workflow[Any, Any], ...], registry: Registry
 ) -> None:
     """Children that a handler names need not be listed: the engine will have to execute them."""
-    for below in named_workflows(flow.fn):
+    for below in (found for function in flow.functions for found in named_workflows(function)):
         if below in chain:
             if not below.recursive:
                 names = " -> ".join(above.name for above in (*chain, below))

@@ -37,6 +37,8 @@ class WorkflowOptions(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < LONGEST_S:
             raise ConfigurationError(f"timeout={self.timeout!r}: expected seconds, more than 0, or None")
+        if not (self.always is None or inspect.iscoroutinefunction(self.always)):
+            raise ConfigurationError(f"always={self.always!r}: expected `async def always(ctx, status)`")
         if not set(self.compensate_on) <= {"failure", "cancel"}:
             raise ConfigurationError(
                 f"compensate_on={self.compensate_on!r}: expected 'failure', 'cancel', both, or none of them"
@@ -62,6 +64,12 @@ class Workflow(Generic[P, R]):
     def recursive(self) -> bool:
         """Whether a run of it may have runs of it below itself."""
         return self.options.recursive
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """The handler and its `always`: what must replay."""
+        always = self.options.always
+        return (self.fn,) if always is None else (self.fn, always)
 
     def __repr__(self) -> str:
         return f"<workflow {self.name} version {self.version}>"
@@ -127,7 +135,7 @@ class Workflow(Generic[P, R]):
             "python": platform.python_version(),
             "anyio": _version("anyio"),
             "refold": _version("refold"),
-            "code": code_digest(self.fn),
+            "code": code_digest(*self.functions),
         }
 
 
@@ -144,7 +152,7 @@ def _version(package: str) -> str:
         return "?"
 
 
-def code_digest(function: Callable[..., Any]) -> str:
+def code_digest(*functions: Callable[..., Any]) -> str:
     """16 hex digits over bytecode, names and constants; nested functions included, line numbers not."""
     digest = hashlib.sha256()
 
@@ -159,9 +167,10 @@ def code_digest(function: Callable[..., Any]) -> str:
             else:
                 digest.update(repr(constant).encode())
 
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is not None:
-        add(code)
+    for function in functions:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None:
+            add(code)
     return digest.hexdigest()[:16]
 
 

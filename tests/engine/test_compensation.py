@@ -577,6 +577,40 @@ async def test_a_run_with_nothing_to_undo_refuses_by_hand(place: Place) -> None:
             await e.compensate("r")
 
 
+@pytest.mark.parametrize("how", ["retry", "reset"])
+async def test_a_run_does_not_go_back_to_before_what_has_been_undone(how: str, place: Place) -> None:
+    """It would take for done what is undone."""
+
+    @step
+    async def slow_undo(what: str) -> None:
+        done.append(f"un{what}")
+        if what == "a":
+            await gate.wait()
+
+    @step(compensate=slow_undo)
+    async def do(what: str) -> None:
+        done.append(what)
+
+    @workflow
+    async def flow(ctx: Context) -> None:
+        await do("a")
+        await do("b")
+        raise ValueError("no")
+
+    async with engine(place, flow) as e:
+        handle = await e.start(flow, id="r")
+        await until(lambda: "una" in done)
+        if how == "retry":
+            await e.terminate("r")
+            await until(lambda: of(handle, *t.ENDS))
+        act = e.retry("r") if how == "retry" else e.reset_step("r", "do#2")
+        with pytest.raises(ActRefused, match="has been undone since then"):
+            await act
+        gate.set()
+        await until(lambda: of(handle, *t.ENDS))
+    assert done == ["a", "b", "unb", "una"]
+
+
 # ---- restarts
 
 
