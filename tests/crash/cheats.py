@@ -30,7 +30,7 @@ def commits_take_time() -> None:
 
 def by_name(rest: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `LiveRun.append` after the events."""
-    places = ("commands", "starts", "told", "urgent", "extra", "retry")
+    places = ("commands", "starts", "told", "urgent", "along", "retry", "newborn")
     return {**dict(zip(places, rest, strict=False)), **named}
 
 
