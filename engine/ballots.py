@@ -1,18 +1,19 @@
 """Votes on their way to a gate: checked when they are sent, and again when the owner takes them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..events import types as t
+from ..events.blobs import bring_back
 from ..events.errors import VoteRefused
 from ..events.gate import Ballot, Gate
 from ..events.registry import decode_event
 from ..events.store import Store
-from ..events.stream import INBOX, Row
+from ..events.stream import INBOX
 from ..events.types import Event
 
 _KINDS: tuple[type[Event], ...] = (
-    t.GateOpened, t.GateVoted, t.GateEscalated, t.GateClosed, t.RunRewound, *t.ENDS,
+    t.GateOpened, t.GateVoted, t.GateEscalated, t.GateClosed, t.CauseHeld, t.InboxSkipped, t.RunRewound,
+    *t.ENDS,
 )  # fmt: skip
 _ABOUT_GATES = frozenset(kind.TAG for kind in _KINDS)
 
@@ -28,6 +29,7 @@ def judge(
     if command is None or command.gate is None:
         return None, f"gate {message.gate} is closed"
     reason = command.gate.refusal(ballot_of(message), message.at)
+    reason = reason or command.misfit(message.vote, message.answer)
     if reason:
         return None, reason
     vote = t.GateVoted(
@@ -70,42 +72,57 @@ def choose(run_id: str, gates: dict[int, Gate], wanted: str | int | None) -> Gat
 
 def gates_in(store: Store, run_id: str, seen: int) -> tuple[dict[int, Gate], int]:
     """The run's gates with the votes that wait in its inbox, and that inbox's version."""
-    gates = fold_gates(store.read(run_id))
+    gates = fold_gates(store, run_id)
     unseen = store.read(run_id + INBOX, seen)
     for row in unseen:
-        message = row.event()
-        gate = gates.get(message.gate) if isinstance(message, t.VoteSent) else None
-        if gate is None or not isinstance(message, t.VoteSent):
-            continue
-        if not gate.refusal(ballot_of(message), message.at):
-            gate.apply(
-                t.GateVoted(
-                    gate=message.gate, vote=message.vote, decides=gate.decides(message.vote), id=message.id,
-                    at=message.at, by=message.by,
-                )
-            )  # fmt: skip
+        if row.tag == t.VoteSent.TAG:
+            _count(gates, bring_back(row.event(), store.blob))
     return gates, unseen[-1].version if unseen else store.tail(run_id + INBOX).version
 
 
-def fold_gates(rows: Sequence[Row]) -> dict[int, Gate]:
-    """The gates of a run, by number, as these rows of its stream leave them."""
+def fold_gates(store: Store, run_id: str) -> dict[int, Gate]:
+    """The gates of a run, by number, as its stream leaves them; votes held while it is paused count."""
     events: list[tuple[int, Event]] = []
-    for row in rows:
+    for row in store.read(run_id):
         if row.tag not in _ABOUT_GATES:
             continue
-        event = decode_event(row.tag, row.state, row)
+        event = bring_back(decode_event(row.tag, row.state, row), store.blob)
         if isinstance(event, t.RunRewound):
-            events = [pair for pair in events if pair[0] <= event.to]
+            events = [
+                (version, kept)
+                for version, kept in events
+                if version <= event.to and not isinstance(kept, t.CauseHeld)
+            ]
         else:
             events.append((row.version, event))
     gates: dict[int, Gate] = {}
+    held: dict[str, t.CauseHeld] = {}
     for _, event in events:
-        if isinstance(event, t.GateOpened):
+        held.pop(event.cause, None)
+        if isinstance(event, t.CauseHeld):
+            held[event.id] = event
+        elif isinstance(event, t.GateOpened):
             gates[event.gate] = Gate(event)
         elif isinstance(event, t.GateVoted | t.GateEscalated | t.GateClosed):
             if event.gate in gates:
                 gates[event.gate].apply(event)
-        else:
+        elif isinstance(event, t.ENDS):
             for gate in gates.values():
                 gate.closed = gate.closed or "cancelled"
+    for waits in held.values():
+        if waits.tag == t.GateVoted.TAG:
+            _count(gates, bring_back(decode_event(waits.tag, bytes(waits.body)), store.blob))
     return gates
+
+
+def _count(gates: dict[int, Gate], vote: Event) -> None:
+    """A vote that its run has not taken yet counts as if it had, if it will be admitted."""
+    if not isinstance(vote, t.VoteSent | t.GateVoted) or (gate := gates.get(vote.gate)) is None:
+        return
+    if not gate.refusal(ballot_of(vote), vote.at):
+        decides = gate.decides(vote.vote)
+        gate.apply(
+            t.GateVoted(
+                gate=vote.gate, vote=vote.vote, decides=decides, id=vote.id, at=vote.at, by=vote.by
+            )
+        )  # fmt: skip

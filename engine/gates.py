@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ..events import codec, types as t
-from ..events.errors import ConfigurationError, GateRejected, GateTimedOut
+from ..events.errors import ConfigurationError, GateRejected, GateTimedOut, ValueRefused
 from ..events.gate import Gate, check_schema, shown_digest
 from ..events.types import Event
 from .commands import Command, MarkerCommand
@@ -18,6 +18,7 @@ from .loop import Future
 from .names import check_name, check_text
 
 OnTimeout = Literal["reject", "approve", "fail", "continue"]
+Decode = Callable[[Raw, str], Any]
 
 NULL = Raw(b"null")
 LAST_MOMENT_S = 253_402_300_000.0
@@ -59,13 +60,26 @@ class Decision(Struct, frozen=True, kw_only=True):
 class GateCommand(Command):
     """An open question to people. Its state is that of the log's gate, not of what the code asks now."""
 
-    __slots__ = ("approvals", "fields", "future", "gate", "name", "ordinal")
+    __slots__ = ("approvals", "decode", "fields", "future", "gate", "name")
 
-    def __init__(self, name: str, future: Future, fields: dict[str, Any]) -> None:
+    def __init__(self, name: str, future: Future, fields: dict[str, Any], decode: Decode | None) -> None:
         super().__init__()
-        self.name, self.future, self.fields = name, future, fields
+        self.name, self.future, self.fields, self.decode = name, future, fields, decode
         self.gate: Gate | None = None
         self.approvals: list[str] = []
+
+    def misfit(self, vote: str, answer: Raw) -> str:
+        """Why the handler could not take an answer although its schema allows it; empty: it can.
+
+        JSON Schema says less than a type: 3.0 is an integer to it, and any text a decimal number.
+        """
+        if vote != "answer" or self.decode is None:
+            return ""
+        try:
+            self.decode(answer, "the answer")
+        except ValueRefused as refused:
+            return str(refused)
+        return ""
 
     def open_among(self, run: Any) -> dict[int, Any]:
         return run.gates  # type: ignore[no-any-return]
@@ -115,14 +129,17 @@ async def approval(
 ) -> Decision:  # fmt: skip
     """See `Context.approval`."""
     stages = (Stage(timeout=timeout, voters=voters, approvers=approvers), *escalation)
-    _check_stages(stages, on_timeout)
+    excluded = () if self_approval else (run.started.by,)
+    _check_stages(stages, on_timeout, excluded)
+    if isinstance(options, str):
+        raise ConfigurationError(f"options={options!r}: expected a list of texts")
     chosen = tuple(check_text(option, "option") for option in options)
     packed = codec.encode(shown, "what is shown at the gate")
     digest = shown_digest(check_text(prompt, "prompt"), chosen, packed)
     fields: dict[str, Any] = {
         "kind": "approval", "prompt": prompt, "shown": packed, "digest": digest, "options": chosen,
         "approvers": approvers, "voters": _names(voters), "due_at": _due(run, timeout),
-        "excluded": () if self_approval else (run.started.by,), "on_timeout": on_timeout,
+        "excluded": excluded, "on_timeout": on_timeout,
     }  # fmt: skip
     command = _open(run, name, fields)
     vote = await _answer(run, command, stages, on_timeout)
@@ -149,14 +166,14 @@ async def wait_for_input(
         "digest": shown_digest(prompt, (), packed), "voters": _names(voters), "due_at": _due(run, timeout),
         "on_timeout": "fail", "schema": schema,
     }  # fmt: skip
-    command = _open(run, name, fields)
+    command = _open(run, name, fields, decode)
     vote = await _answer(run, command, (stage,), "fail")
     if vote is None:
         raise GateTimedOut(command.name)
     return decode(vote.answer, f"answer to {command.name}")
 
 
-def _schema(wanted: Any) -> tuple[Raw, Any]:
+def _schema(wanted: Any) -> tuple[Raw, Decode]:
     """JSON Schema and decoder of a type, or of a schema given as a dict."""
     if isinstance(wanted, dict):
         schema = codec.encode(wanted, "schema")
@@ -171,13 +188,13 @@ def _schema(wanted: Any) -> tuple[Raw, Any]:
         raise ConfigurationError(f"wait_for_input({wanted!r:.80}): {error}; give a JSON Schema") from None
 
 
-def _open(run: Any, name: str, fields: dict[str, Any]) -> GateCommand:
+def _open(run: Any, name: str, fields: dict[str, Any], decode: Decode | None = None) -> GateCommand:
     run.check_open()
     full = f"{check_name(name, 'gate name')}#{run.ordinal(f'gate {name}')}"
     token = hashlib.sha256(f"{run.started.seed}/{run.run_id}/{full}".encode()).hexdigest()[:32]
     task = asyncio.current_task(run.loop)
     fields |= {"token": token, "task": getattr(task, "path", "")}
-    command = GateCommand(full, run.loop.create_future(), fields)
+    command = GateCommand(full, run.loop.create_future(), fields, decode)
     command.future.command = command
     run.issued.append(command)
     return command
@@ -231,7 +248,7 @@ def _late(run: Any, command: GateCommand, on_timeout: OnTimeout, digest: str) ->
     )  # fmt: skip
 
 
-def _check_stages(stages: Sequence[Stage], on_timeout: str) -> None:
+def _check_stages(stages: Sequence[Stage], on_timeout: str, excluded: Sequence[str] = ()) -> None:
     if on_timeout not in ("reject", "approve", "fail", "continue"):
         raise ConfigurationError(f"on_timeout={on_timeout!r}: expected reject, approve, fail or continue")
     for place, stage in enumerate(stages):
@@ -242,13 +259,19 @@ def _check_stages(stages: Sequence[Stage], on_timeout: str) -> None:
             raise ConfigurationError(f"timeout={stage.timeout!r}: expected seconds, more than 0")
         if type(stage.approvers) is not int or stage.approvers < 1:
             raise ConfigurationError(f"approvers={stage.approvers!r}: expected an int, 1 or more")
-        if isinstance(stage.voters, str):
-            raise ConfigurationError(f"voters={stage.voters!r}: expected a list of names")
-        if stage.voters and len(set(stage.voters)) < stage.approvers:
-            raise ConfigurationError(
-                f"approvers={stage.approvers}, but only {len(set(stage.voters))} may vote: nobody could "
-                "ever open this gate"
-            )
+        _check_voters(stage, excluded)
+
+
+def _check_voters(stage: Stage, excluded: Sequence[str]) -> None:
+    if isinstance(stage.voters, str):
+        raise ConfigurationError(f"voters={stage.voters!r}: expected a list of names")
+    able = len(set(stage.voters).difference(excluded))
+    if stage.voters and able < stage.approvers:
+        but = f" ({', '.join(excluded)} asked for it)" if set(excluded) & set(stage.voters) else ""
+        raise ConfigurationError(
+            f"approvers={stage.approvers}, but only {able} of voters={list(stage.voters)} may vote{but}: "
+            "nobody could ever open this gate"
+        )
 
 
 def _names(voters: Sequence[str]) -> tuple[str, ...]:

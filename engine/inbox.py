@@ -96,8 +96,10 @@ def _vote(live: LiveRun, message: t.VoteSent, version: int) -> None:
     vote, reason = ballots.judge(live, message, live.head(message.id, message.by), version)
     if vote is None:
         skip(live, version, f"vote refused: {reason}")
-    else:
-        live.deliver(vote)
+        return
+    if live.fold.paused:  # it is judged once more when it is delivered, and no deadline passes until then
+        vote = structs.replace(vote, at=message.at)
+    live.deliver(vote)
 
 
 def _child_ended(live: LiveRun, message: t.ChildEndSent, version: int) -> None:

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from types import CodeType, ModuleType
 from typing import Any, cast
 
 import msgspec
@@ -93,14 +94,23 @@ def _register_below(
 
 
 def named_workflows(function: Callable[..., Any]) -> list[Workflow[Any, Any]]:
-    """Workflows that a function's code names, as globals or in its closure."""
+    """Workflows that a function's code names: as globals, in modules it names, or in its closure."""
     plain = inspect.unwrap(function)
     code, scope = getattr(plain, "__code__", None), getattr(plain, "__globals__", {})
-    found = [scope.get(name) for name in (code.co_names if code is not None else ())]
+    names = _names_in(code) if code is not None else []
+    found = [scope.get(name) for name in names]
+    modules = [value for value in found if isinstance(value, ModuleType)]
+    found += [vars(module).get(name) for module in modules for name in names]
     for cell in getattr(plain, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # not bound yet
             found.append(cell.cell_contents)
     return [flow for flow in found if isinstance(flow, Workflow)]
+
+
+def _names_in(code: CodeType) -> list[str]:
+    """Names of globals and attributes in a function's code, functions and comprehensions in it included."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return [*code.co_names, *(name for nested in inner for name in _names_in(nested))]
 
 
 def input_digest(name: str, args: Raw) -> str:

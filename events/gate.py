@@ -87,7 +87,9 @@ def answer_problem(schema: Raw, answer: Raw) -> str:
         return ""
     import jsonschema_rs
 
-    validator = jsonschema_rs.validator_for(msgspec.json.decode(schema), retriever=_nothing_remote)
+    validator = jsonschema_rs.validator_for(
+        msgspec.json.decode(schema), retriever=_nothing_remote, validate_formats=True
+    )
     error = next(iter(validator.iter_errors(msgspec.json.decode(answer))), None)
     if error is None:
         return ""

@@ -1,0 +1,73 @@
+"""Programs that tests of gates, children and continued runs start as processes of their own.
+
+`python -m tests.engine.people NAME …`; see `tests.engine.children`, which runs them.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from refold import Context, Engine, workflow
+from refold.events.errors import VoteRefused
+from tests.engine.children import SETTINGS, say
+from tests.engine.kit import Place, engine as open_engine, waiting
+
+
+@workflow
+async def asks_people(ctx: Context, needed: int) -> list[str]:
+    return (await ctx.approval("?", approvers=needed)).approvals
+
+
+WAYS = ("here", "evicted", "outside")
+"""Where the voter is: beside the handler, beside one that was let go, in an engine that only talks."""
+
+
+@asynccontextmanager
+async def voter(way: str, place: Place, e: Engine) -> AsyncIterator[Engine]:
+    """An engine to vote with."""
+    if way != "outside":
+        yield e
+        return
+    async with open_engine(
+        place if isinstance(place, str) else e.store, execute=False, clock=e.clock
+    ) as door:
+        yield door
+
+
+def memory(way: str) -> dict[str, Any]:
+    return {"memory_bytes": 0} if way == "evicted" else {}
+
+
+WORKFLOWS = (asks_people,)
+
+
+async def asks(url: str) -> None:
+    """Execute run `r`, which waits for two people; then wait to be killed."""
+    async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
+        handle = await engine.start(asks_people, 2, id="r")
+        await waiting(engine, "r")
+        say("asking")
+        await handle.result()
+        await asyncio.Event().wait()
+
+
+async def votes(url: str, by: str, gates: str) -> None:
+    """Vote once for each of runs `r0`, `r1` …"""
+    async with Engine(url, execute=False) as engine:
+        for number in range(int(gates)):
+            try:
+                await engine.approve(f"r{number}", by=by)
+                say("accepted", f"r{number}")
+            except VoteRefused as refused:
+                say("refused", refused)
+    say("done")
+
+
+PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    program.__name__: program for program in (asks, votes)
+}
+
+if __name__ == "__main__":
+    asyncio.run(PROGRAMS[sys.argv[1]](*sys.argv[2:]))
