@@ -1,5 +1,6 @@
 """`ctx.condition`: decided once for good, with what it was decided on; what is not taken has a row."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -126,11 +127,12 @@ async def test_names_and_operands_that_cannot_be_recorded_are_refused(place: Pla
     @workflow
     async def decides(ctx: Context) -> Any:
         told = []
-        for ask in (
+        asks: list[Callable[[], bool]] = [
             lambda: ctx.condition("", True),
             lambda: ctx.condition("x", False, skips=["a\nb"]),
             lambda: ctx.condition("x", True, what=object()),
-        ):
+        ]
+        for ask in asks:
             try:
                 ask()
             except (ConfigurationError, ValueRefused) as error:
