@@ -2,15 +2,19 @@
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Raw
 
 from ..events import codec, types as t
+from ..events.blobs import Contents
 from ..events.clock import step_trace_id
 from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
+from . import artifacts
 from .commands import StepCommand
 from .failures import failure_of
 from .names import check_text
@@ -28,8 +32,15 @@ class Owner(Protocol):
     def body_ended(self, body: "Body", outcome: "Outcome") -> None:
         """The attempt is over."""
 
-    def record(self, body: "Body", kind: type[t.Event], fields: dict[str, Any]) -> None:
-        """Append a fact about the attempt; from any thread."""
+    @property
+    def files(self) -> str:
+        """Folder under which the run has its own; empty: none."""
+        ...
+
+    def record(
+        self, body: "Body", kind: type[t.Event], fields: dict[str, Any], contents: Contents = ()
+    ) -> None:
+        """Append a fact about the attempt, and store what it names; from any thread."""
 
 
 class StepInfo:
@@ -50,6 +61,36 @@ class StepInfo:
     def trace_id(self) -> str:
         """UUIDv5 of run and step key."""
         return step_trace_id(self.run_id, self.key)
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """The run's folder for files. Raises `ConfigurationError` when it has none (`Settings.files`)."""
+        path = artifacts.folder(self._body.owner.files, artifacts.ARTIFACTS, self.run_id)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def artifact(
+        self,
+        name: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        data: bytes | None = None,
+        media_type: str = "",
+    ) -> artifacts.Artifact:
+        """Record a file that this attempt has made, or keep some bytes; the step may return what it gets.
+
+        Args:
+            path: of a file that stays where it is; a relative one is in `artifacts_dir`, if the run has one.
+                It is read once, for its digest: a large one in an `async def` with `asyncio.to_thread`.
+            data: up to 64 MiB, kept in the store by digest.
+            media_type: for people and programs that show it, `text/csv` …
+
+        Raises `ConfigurationError`, `ValueRefused`, and `OSError` for a file that cannot be read.
+        """
+        base = self.artifacts_dir if path is not None and self._body.owner.files else None
+        made, fields, contents = artifacts.measured(base, name, path, data, media_type)
+        self._body.owner.record(self._body, t.ArtifactRecorded, fields, contents)
+        return made
 
     def debug(self, message: Any) -> None:
         """Keep any JSON value with this attempt for people to look at; never loaded on replay."""

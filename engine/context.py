@@ -7,12 +7,13 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 
 from ..events import codec
 from ..events.clock import to_datetime
 from ..events.errors import ForbiddenInHandler, WaitTimeout
-from . import compensation, data, gates, parallel
+from . import artifacts, compensation, data, gates, parallel
 from .ending import ContinueAsNew
 from .gates import Decision, OnTimeout, Stage
 from .inspect import call_site
@@ -63,6 +64,16 @@ class Context:
     def set_attributes(self, **changes: Any) -> None:
         """Change the run's searchable labels; None takes one away. JSON values."""
         data.set_attributes(self._run, changes)
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """The run's folder for files. Raises `ConfigurationError` when it has none (`Settings.files`)."""
+        return artifacts.folder(self._run.started.files, artifacts.ARTIFACTS, self.run_id)
+
+    @property
+    def logs_dir(self) -> Path:
+        """The run's folder for logs of whatever its steps start. Raises as `artifacts_dir`."""
+        return artifacts.folder(self._run.started.files, artifacts.LOGS, self.run_id)
 
     def now(self) -> datetime:
         """Log time: when the event was recorded that the handler is working on (UTC, µs)."""

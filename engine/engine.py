@@ -25,6 +25,7 @@ from ..events.store import Store, Unit
 from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
+from . import artifacts
 from .closing import to_its_end
 from .family import Along
 from .handle import Handle
@@ -217,7 +218,7 @@ class Engine(Talking, Repairing):
             attributes=plain_attributes(attributes or {}),
             trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(),
             timeout_s=check_timeout(timeout, flow), max_depth=self.settings.max_depth,
-            files=self.settings.files, **head,
+            files=artifacts.root(self.settings.files), **head,
         )  # fmt: skip
         extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
         try:

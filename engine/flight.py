@@ -6,8 +6,10 @@ from threading import get_ident
 from typing import Any, Protocol
 
 from ..events import types as t
+from ..events.blobs import Contents
 from ..events.clock import new_event_id, new_jitter
 from ..events.registry import decode_event
+from ..events.store import Unit
 from ..events.types import Event
 from ..events.work import WorkFold
 from .alarms import Alarms
@@ -123,13 +125,20 @@ class Flight:
         self.bodies[step] = body
         live.host.bodies.start(body)
 
-    def record(self, body: Body, kind: type[Event], fields: dict[str, Any]) -> None:
-        """Append a fact about an attempt; from any thread."""
+    @property
+    def files(self) -> str:
+        """Folder under which the run has its own; empty: none."""
+        return self._run.started.files
+
+    def record(self, body: Body, kind: type[Event], fields: dict[str, Any], contents: Contents = ()) -> None:
+        """Append a fact about an attempt, and before it the contents that it names; from any thread."""
         live = self._live
         if get_ident() != live.host.thread_id:
             # The owner as it will be then: a rebuild may come in between.
-            body.loop.call_soon_threadsafe(lambda: body.owner.record(body, kind, fields))
+            body.loop.call_soon_threadsafe(lambda: body.owner.record(body, kind, fields, contents))
             return
+        if contents:  # by themselves: whatever becomes of the fact, it finds them there
+            live.host.log.append(Unit(blobs=contents), lambda error: None, urgent=False)
         about: dict[str, Any] = {"step": body.command.number, "attempt": body.attempt}
         live.note(kind(**about, **fields, **live.head(body.started_id)), urgent=kind is t.CostRecorded)
 

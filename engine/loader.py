@@ -12,6 +12,7 @@ from ..events.store import Store
 from ..events.stream import Row, Tail
 from ..events.types import Event, Spent
 from ..events.work import WorkFold
+from . import artifacts
 from .attempts import Attempts
 from .family import spent_of
 from .run import Activation, Floors
@@ -24,9 +25,8 @@ _STEP_FACTS = frozenset(
     for kind in (t.StepStarted, t.StepAttemptFailed, t.StepInterrupted, t.StepReleased, t.StepInDoubt)
 )
 _STEP_ENDS = (t.StepCompleted, t.StepFailed, t.StepSkipped, t.StepCancelled)
-_SKIPPED = frozenset(
-    kind.TAG for kind in (t.StepLate, t.DebugRecorded, t.StepProbed, t.ArtifactRecorded, t.ArtifactChanged)
-)
+_ABOUT_FILES = frozenset((t.ArtifactRecorded.TAG, t.ArtifactChanged.TAG))
+_SKIPPED = frozenset(kind.TAG for kind in (t.StepLate, t.DebugRecorded, t.StepProbed))
 """Never needed to go on."""
 
 
@@ -49,6 +49,8 @@ class History:
         self.held: dict[str, t.CauseHeld] = {}
         """Causes that came while it was paused and are not delivered yet, by id."""
         self.spent = Spent()
+        self.files = artifacts.Kept()
+        """Files that the steps have left."""
         self.signal_ids: set[str] = set()
         self.ends_at: list[int] = []
         """Version of the last event of each activation …"""
@@ -69,6 +71,8 @@ class History:
             tag = row.tag
             if tag in _STEP_FACTS:
                 self._step_facts.append(row)
+            elif tag in _ABOUT_FILES:
+                self.files.add(decode_event(tag, row.state, row))
             elif tag not in _SKIPPED:
                 event = decode_event(tag, row.state, row)
                 self._add(event if self._read is None else bring_back(event, self._read), row.version)

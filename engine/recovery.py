@@ -185,6 +185,8 @@ class Recovery:
         if workflow is None:
             self._unregistered(history)
             return
+        taken = history.claim is not None and history.claim.owner != self._keeper.owner
+        changes = await history.files.changes() if taken else []
         run = Run(workflow, run_id, started)
         try:
             for _ in run.replay_slices(history.activations):
@@ -199,9 +201,9 @@ class Recovery:
             self._attend(history, "stuck" if isinstance(error, HandlerStuck) else "diverged", str(error))
             self._keeper.block(run_id, error)
             return
-        self._resume(history, run)
+        self._resume(history, run, changes)
 
-    def _resume(self, history: History, run: Run) -> None:
+    def _resume(self, history: History, run: Run, changes: list[dict[str, Any]]) -> None:
         """The handler stands where it stood: claim the run, deal with what was in flight, go on."""
         run_id, keeper = run.run_id, self._keeper
         host: Any = keeper
@@ -220,6 +222,7 @@ class Recovery:
             notes.append(t.RunClaimed(owner=self._keeper.owner, generation=generation, **live.head()))
         if history.attention != "none":
             notes.append(t.RunAttention(kind="none", **live.head()))
+        notes += [t.ArtifactChanged(**change, **live.head()) for change in changes]
         live.go_on(notes, adopted)
         if lost is not None:
             self._feed(live, [kept for kept in lost.kept if not _is_held(kept, held)])

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from .errors import StoreCorrupt, UnknownEvent
 from .registry import decode_event
-from .types import CauseHeld, Event
+from .types import ArtifactRecorded, CauseHeld, Event
 
 BLOB_BYTES = 256 * 1024
 """A value longer than this is put away."""
@@ -80,6 +80,9 @@ def reference(value: Raw) -> str | None:
 
 def references(tag: str, state: bytes) -> set[str]:
     """Digests of all contents that a stored event refers to. Raises `StoreCorrupt`."""
+    if tag == ArtifactRecorded.TAG:
+        artifact: Any = decode_event(tag, state)
+        return set() if artifact.path else {artifact.digest}
     if MARK not in state:
         return set()
     try:

@@ -226,6 +226,8 @@ class Log:
                     after = max(self.store.tail(stream).version - LOOK_BACK, 0)
                     inboxes[stream] = {row.state for row in self.store.read(stream, after)}
                 return post.state in inboxes[stream]
+            for digest, _ in unit.blobs:
+                return self.store.blobs(digest[:-1], 1) == [digest]
         except StoreError:
             return None
         return True
