@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from ..events import codec, errors, types as t
 from ..events.errors import ValueRefused
-from . import compensation
+from . import artifacts, compensation
 from .commands import CancelCommand, EndCommand, MarkerCommand
 from .failures import failure_of
 from .loop import Evicted
@@ -65,6 +65,7 @@ class Aftermath:
 async def program(run: Any, args: Raw) -> Any:
     """What the main task of a run does."""
     try:
+        artifacts.prepare(run)
         return await run.workflow.fn(run.ctx, *run.workflow.decode_args(args))
     except (Evicted, GeneratorExit, asyncio.CancelledError, Exception):
         raise
