@@ -50,15 +50,18 @@ class Handle(Generic[R]):
 
     def status(self) -> Record:
         """The run's row of `runs`, folded from its own stream: always up to date."""
-        return self.engine.projections.fold_run(self.id)
+        row: Record = self.engine.projections.fold_run(self.id)
+        return row
 
     def steps(self) -> list[Record]:
         """The run's rows of `steps`, one per attempt, folded from its own stream."""
-        return self.engine.projections.fold_steps(self.id)
+        rows: list[Record] = self.engine.projections.fold_steps(self.id)
+        return rows
 
     def events(self) -> list[Event | Unknown]:
         """The whole history."""
-        return self.engine.events(self.id)
+        history: list[Event | Unknown] = self.engine.events(self.id)
+        return history
 
     async def signal(
         self, name: str, payload: Any = None, *, id: str | None = None, by: str = "user"

@@ -63,7 +63,7 @@ def encode(value: Any, what: str = "value", *, max_bytes: int = MAX_BYTES) -> Ra
 
 
 def _like_a_reference(data: bytes) -> bool:
-    return msgspec.json.decode(data).keys() == {"$blob", "size"}
+    return bool(msgspec.json.decode(data).keys() == {"$blob", "size"})
 
 
 def _refused(value: Any, what: str, error: Exception) -> ValueRefused:

@@ -2,20 +2,24 @@
 
 from typing import TYPE_CHECKING
 
+from .engine.artifacts import Artifact
 from .engine.bodies import StepInfo, current_step, record_cost
 from .engine.context import Context, Operation
+from .engine.data import ContextEntry
+from .engine.doubt import Happened, NotHappened
 from .engine.engine import Engine
+from .engine.gates import Decision, Stage
 from .engine.handle import Handle
+from .engine.parallel import Branch, Results
 from .engine.settings import Settings
 from .engine.step import Retry, Step, step
 from .engine.workflow import Workflow, workflow
 from .events.errors import (
-    AppendRefused,
+    ActRefused,
+    ChildFailed,
     ConfigurationError,
     ForbiddenInHandler,
-    HandlerError,
-    HandlerStuck,
-    LeaseLost,
+    GateRejected,
     NonDeterminismError,
     NonRetryable,
     RefoldError,
@@ -25,41 +29,46 @@ from .events.errors import (
     RunNotFound,
     StartConflict,
     StepFailed,
-    StepInterrupted,
-    StepTimedOut,
     StoreError,
     ValueRefused,
+    VoteRefused,
     WaitTimeout,
 )
 
 __all__ = [
-    "AppendRefused",
+    "ActRefused",
+    "Artifact",
+    "Branch",
+    "ChildFailed",
     "ConfigurationError",
     "Context",
+    "ContextEntry",
+    "Decision",
     "Engine",
     "ForbiddenInHandler",
+    "GateRejected",
     "Handle",
-    "HandlerError",
-    "HandlerStuck",
-    "LeaseLost",
+    "Happened",
     "NonDeterminismError",
     "NonRetryable",
+    "NotHappened",
     "Operation",
     "RefoldError",
+    "Results",
     "Retry",
     "RunCancelled",
     "RunEnded",
     "RunFailed",
     "RunNotFound",
     "Settings",
+    "Stage",
     "StartConflict",
     "Step",
     "StepFailed",
     "StepInfo",
-    "StepInterrupted",
-    "StepTimedOut",
     "StoreError",
     "ValueRefused",
+    "VoteRefused",
     "WaitTimeout",
     "Workflow",
     "current_step",

@@ -16,8 +16,6 @@ from refold import (
     NonRetryable,
     Retry,
     StepFailed,
-    StepInterrupted,
-    StepTimedOut,
     WaitTimeout,
     Workflow,
     current_step,
@@ -25,6 +23,7 @@ from refold import (
     step,
     workflow,
 )
+from refold.errors import StepInterrupted, StepTimedOut
 from tests.crash.scene import here
 
 BRIEFLY = 0.004

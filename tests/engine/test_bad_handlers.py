@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from refold import (
-    ConfigurationError,
-    Context,
-    HandlerStuck,
-    NonRetryable,
-    RunFailed,
-    StepFailed,
-    step,
-    workflow,
-)
+from refold import ConfigurationError, Context, NonRetryable, RunFailed, StepFailed, step, workflow
+from refold.errors import HandlerStuck
 from refold.events import types as t
 from refold.events.errors import HandlerError
 from tests.engine.kit import Place, engine, of, seen, tags, until, work_agrees

@@ -8,18 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from refold import (
-    Context,
-    Engine,
-    HandlerError,
-    RunFailed,
-    Settings,
-    StartConflict,
-    record_cost,
-    step,
-    workflow,
-)
+from refold import Context, Engine, RunFailed, Settings, StartConflict, record_cost, step, workflow
 from refold.engine import worker
+from refold.errors import HandlerError
 from refold.events.dispatch import rebuild_work, work_differences
 from refold.events.errors import StoreCorrupt
 from refold.events.open import open_store

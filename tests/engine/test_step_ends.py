@@ -6,15 +6,8 @@ from typing import Any
 
 import pytest
 
-from refold import (
-    Context,
-    StepFailed,
-    StepInterrupted,
-    StepTimedOut,
-    current_step,
-    step,
-    workflow,
-)
+from refold import Context, StepFailed, current_step, step, workflow
+from refold.errors import StepInterrupted, StepTimedOut
 from refold.events import types as t
 from tests.engine.kit import Place, engine, of, seen, tags, until
 
