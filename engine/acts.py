@@ -5,7 +5,7 @@ from typing import Any
 
 from ..events import codec, types as t
 from ..events.errors import ActRefused, ConfigurationError, ValueRefused
-from . import family, rewind
+from . import family, pause, rewind
 from .commands import StepCommand
 from .live import LiveRun, Told
 
@@ -28,7 +28,7 @@ def cancel(live: LiveRun, request: t.RunCancelRequested, told: Told | None = Non
         live.append([t.RunResumed(reason="to be cancelled", **live.head(request.id, request.by))])
     live.deliver(request, told=told)
     if paused:
-        live.resume()
+        pause.resume(live)
 
 
 def open_step(live: LiveRun, key: str) -> StepCommand:
@@ -65,7 +65,7 @@ def _resume(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told: T
     if not live.fold.paused:
         raise ActRefused(f"run {live.run_id} is not paused: there is nothing to resume")
     live.append([t.RunResumed(reason=request.reason, **head)], told=told)
-    live.resume()
+    pause.resume(live)
 
 
 def _skip(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told: Told | None) -> None:

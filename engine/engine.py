@@ -11,11 +11,8 @@ from ..events.blobs import bring_back
 from ..events.clock import (
     Clock,
     SystemClock,
-    new_event_id,
     new_owner,
     new_run_id,
-    new_seed,
-    new_trace_id,
     to_datetime,
 )
 from ..events.errors import ConfigurationError, RunNotFound, StoreCorrupt
@@ -25,7 +22,6 @@ from ..events.store import Store, Unit
 from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
-from . import artifacts
 from .closing import to_its_end
 from .family import Along
 from .handle import Handle
@@ -36,12 +32,11 @@ from .settings import Settings
 from .starting import (
     KEYS,
     Told,
-    check_timeout,
     existing_run,
     input_digest,
     key_append,
-    plain_attributes,
     register,
+    start_of,
     taken_by,
 )
 from .talking import Talking
@@ -212,13 +207,9 @@ class Engine(Talking, Repairing):
             if key is not None:
                 await self._bind_key(key, existing, digest)
             return Handle(self, existing, flow)
-        head: dict[str, Any] = {"id": new_event_id(), "at": to_datetime(self.clock.now()), "by": by}
-        started = t.RunStarted(
-            workflow=flow.name, workflow_version=flow.version, args=packed, seed=new_seed(), key=key or "",
-            attributes=plain_attributes(attributes or {}),
-            trigger=trigger, runtime=flow.runtime, trace=trace_id or new_trace_id(),
-            timeout_s=check_timeout(timeout, flow), max_depth=self.settings.max_depth,
-            files=artifacts.root(self.settings.files), **head,
+        started = start_of(
+            flow, packed, self.settings, to_datetime(self.clock.now()), key=key or "", attributes=attributes,
+            trigger=trigger, trace=trace_id, timeout=timeout, by=by,
         )  # fmt: skip
         extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
         try:

@@ -10,19 +10,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from msgspec import Raw, structs
-
 from ..events import types as t
-from ..events.blobs import BLOB_BYTES, bring_back, put_away
+from ..events.blobs import BLOB_BYTES, put_away
 from ..events.clock import Clock, new_event_id, to_datetime
 from ..events.errors import AppendRefused, HandlerError, HandlerStuck, RefoldError, RunEnded
 from ..events.log import Log
-from ..events.registry import decode_event, encode_event
 from ..events.store import Append, Unit
 from ..events.stream import Tail, chain
 from ..events.types import Event, Spent
 from ..events.work import Work, WorkFold
-from . import ballots, family
+from . import family, pause
 from .alarms import Alarms
 from .bodies import Bodies
 from .commands import CancelCommand, Command, EndCommand, StepCommand, TimerCommand
@@ -149,35 +146,9 @@ class LiveRun:
             if told is not None:
                 told(RunEnded(self.run_id, "at its end"))
         elif self.fold.paused:
-            self._hold(cause, told)
+            pause.hold(self, cause, told)
         else:
             self.advance(cause, value, told)
-
-    def _hold(self, cause: Event, told: Told | None) -> None:
-        body, inbox = Raw(encode_event(cause)), getattr(cause, "inbox", 0)
-        held = t.CauseHeld(tag=cause.TAG, body=body, inbox=inbox, **self.head(cause.cause))
-        self.held[held.id] = held
-        self.append([held], told=told)
-
-    def release_held(self) -> None:
-        """Deliver what came while the run was paused, in order."""
-        for held in list(self.held.values()):
-            if self.lost or self.run.closed:
-                return
-            del self.held[held.id]
-            cause = decode_event(held.tag, bytes(held.body), f"{self.run_id} cause.held")
-            cause = bring_back(cause, self.host.store.blob)
-            if (made := self.again(cause, self.head(held.id, cause.by))) is not None:
-                self.deliver(made)
-            else:
-                note = f"{cause.TAG} is not admitted any more"
-                self.append([t.InboxSkipped(inbox=0, reason=note, **self.head(held.id))])
-
-    def again(self, cause: Event, head: dict[str, Any]) -> Event | None:
-        """A cause that could not be delivered when it came, as it is now; None: it came too late for that."""
-        if isinstance(cause, t.GateVoted):
-            return ballots.judge(self, cause, head, cause.inbox)[0]
-        return structs.replace(cause, **head)
 
     def advance(
         self, cause: Event, value: Any = NOTHING, told: Told | None = None,
@@ -191,20 +162,19 @@ class LiveRun:
             self.signal_ids.add(cause.signal_id)
         elif type(cause) is t.ChildEnded:
             self.spent += cause.spent
-        if not self._activate(cause, value, [cause, *self._claim(claim)], told, along, retry):
-            return
-        self.append_commands([cause], told, along, claim, retry)
+        if self._activate(cause, value, [cause], claim, told, along, retry):
+            self.append_commands([cause], told, along, claim, retry)
 
     def begin(self, generation: int) -> None:
         """The run's start is stored already, with the append of another run: claim it and begin it."""
-        started = self.run.started
-        if self._activate(started, NOTHING, self._claim(generation), None, NOTHING_ALONG, True):
+        if self._activate(self.run.started, NOTHING, [], generation, None, NOTHING_ALONG, True):
             self.append_commands(self._claim(generation))
 
     def _activate(
-        self, cause: Event, value: Any, stored: list[Event], told: Told | None, along: Along, retry: bool
-    ) -> bool:
-        """Run the handler to idle; False: it got stuck, `stored` is appended and the run halted."""
+        self, cause: Event, value: Any, new: list[Event], claim: int, told: Told | None, along: Along,
+        retry: bool,
+    ) -> bool:  # fmt: skip
+        """Run the handler to idle; False: it got stuck, what is new is appended and the run halted."""
         self.host.entering(self)
         try:
             if value is NOTHING:
@@ -214,7 +184,7 @@ class LiveRun:
         except Exception as error:  # stuck, or something we did not think of: the cause must not be lost
             stuck = error if isinstance(error, HandlerError) else HandlerStuck(unexpected(self.run_id, error))
             note = t.RunAttention(kind="stuck", reason=str(stuck)[:8_192], **self.head(cause.id))
-            self.append([*stored, note], told=told, along=along, retry=retry)
+            self.append([*new, *self._claim(claim), note], told=told, along=along, retry=retry)
             self.host.halted(self, stuck)
             return False
         except BaseException:  # a person's Ctrl-C: the log has what it has, and replay goes on from there
@@ -361,7 +331,7 @@ class LiveRun:
             happened = [cause]
         for held in entry.events:
             if isinstance(held, t.CauseHeld):
-                happened.append(decode_event(held.tag, bytes(held.body), self.run_id))
+                happened.append(pause.cause_in(held))
         self.kept.extend(Kept(event, entry.told) for event in happened)
         if not happened and entry.told is not None:  # an operator's act: it is asked for again
             entry.told(error)
@@ -384,24 +354,15 @@ class LiveRun:
         self.append_commands([*notes, *cut])
         if self.fold.paused:
             return
-        self.release_held()
-        repeat = [step for step in unknown if self.run.steps[step].step.options.repeats_unknown]
-        self.flight.start_again(sorted([*again, *repeat]))
+        pause.release(self)
+        steps = self.run.steps
+        unknown = [step for step in unknown if step in steps]
+        repeat = [step for step in unknown if steps[step].step.options.repeats_unknown]
+        self.flight.start_again(sorted([*(step for step in again if step in steps), *repeat]))
         self.deadlines.arm(waiting)
         for step in unknown:
             if step not in repeat and step in self.run.steps:
                 self.flight.recover(step)
-
-    def resume(self) -> None:
-        """The run is no longer paused: deliver what was held, begin what waited for it."""
-        self.release_held()
-        if self.lost or self.run.closed:
-            return
-        again, unknown = self.flight.not_begun()
-        self.flight.start_again(again)
-        for step in unknown:
-            self.flight.recover(step)
-        self.deadlines.arm_all()
 
     @property
     def idle(self) -> bool:

@@ -15,6 +15,7 @@ from ..events.work import WorkFold
 from . import artifacts
 from .attempts import Attempts
 from .family import spent_of
+from .pause import cause_in
 from .run import Activation, Floors
 
 PAGE = 4_000
@@ -94,6 +95,9 @@ class History:
                 self.activations[-1] = self.activations[-1]._replace(open=True)
         elif isinstance(event, t.CauseHeld):
             self.held[event.id] = event
+            cause = cause_in(event)
+            if isinstance(cause, t.SignalReceived) and cause.signal_id:
+                self.signal_ids.add(cause.signal_id)
         elif isinstance(event, t.CostRecorded):
             self.spent += spent_of(event)
         elif isinstance(event, t.RunTerminated):

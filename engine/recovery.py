@@ -26,7 +26,7 @@ from ..events.log import Log
 from ..events.store import Append, Store, Unit
 from ..events.stream import chain
 from ..events.types import Event
-from . import inbox
+from . import inbox, pause
 from .live import KEPT_FACTS, Kept, LiveRun, unexpected
 from .loader import History, read_history
 from .run import Run
@@ -233,7 +233,7 @@ class Recovery:
     def _feed(self, live: LiveRun, kept: list[Kept]) -> None:
         """Feed again what was in hand when an append was refused."""
         for event, told in kept:
-            again = live.again(event, live.head(event.cause, event.by))
+            again = pause.again(live, event, live.head(event.cause, event.by))
             if again is None:
                 if told is not None:
                     told(VoteRefused(f"run {live.run_id}: the gate was decided meanwhile"))
