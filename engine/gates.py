@@ -71,7 +71,7 @@ class GateCommand(Command):
     def misfit(self, vote: str, answer: Raw) -> str:
         """Why the handler could not take an answer although its schema allows it; empty: it can.
 
-        JSON Schema says less than a type: 3.0 is an integer to it, and any text a decimal number.
+        JSON Schema says less than a type: 3.0 is an integer to it.
         """
         if vote != "answer" or self.decode is None:
             return ""

@@ -4,8 +4,11 @@ The engine asks it before a vote is stored, whoever sends it, and once more when
 """
 
 import hashlib
-from datetime import datetime
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from msgspec import Raw
@@ -88,13 +91,31 @@ def answer_problem(schema: Raw, answer: Raw) -> str:
     import jsonschema_rs
 
     validator = jsonschema_rs.validator_for(
-        msgspec.json.decode(schema), retriever=_nothing_remote, validate_formats=True
+        msgspec.json.decode(schema), retriever=_nothing_remote, validate_formats=True, formats=_FORMATS
     )
     error = next(iter(validator.iter_errors(msgspec.json.decode(answer))), None)
     if error is None:
         return ""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
     return f"the answer does not fit at ${path}: {error.message}"
+
+
+def _reads_as(kind: type) -> Callable[[str], bool]:
+    def fits(text: str) -> bool:
+        try:
+            msgspec.convert(text, kind)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    return fits
+
+
+_FORMATS = {
+    "date": _reads_as(date), "time": _reads_as(time), "date-time": _reads_as(datetime),
+    "duration": _reads_as(timedelta), "uuid": _reads_as(UUID), "decimal": _reads_as(Decimal),
+}  # fmt: skip
+"""As types read them: to JSON Schema a time without an offset is none, and any text a decimal number."""
 
 
 def check_schema(schema: Raw) -> None:
