@@ -10,7 +10,7 @@ from ..events.types import Event
 class AttemptState:
     """Attempts of one step."""
 
-    __slots__ = ("attempt", "failures", "phase", "pure", "retry_at", "started_id")
+    __slots__ = ("attempt", "began_at", "failures", "phase", "pure", "retry_at", "started_id")
 
     def __init__(self) -> None:
         self.attempt = 0
@@ -22,6 +22,8 @@ class AttemptState:
         say) or `released` (to begin anew)."""
         self.retry_at: datetime | None = None
         self.started_id = ""
+        self.began_at: datetime | None = None
+        """When the first attempt began: from then on counts the step's `total_timeout`."""
         self.pure = False
 
 
@@ -35,8 +37,10 @@ class Attempts(dict[int, AttemptState]):
     def scheduled(self, step: int, pure: bool = False) -> None:
         self[step].pure = pure
 
-    def started(self, step: int, attempt: int, event_id: str) -> None:
+    def started(self, step: int, attempt: int, event_id: str, at: datetime) -> None:
         state = self[step]
+        if state.began_at is None:
+            state.began_at = at
         state.attempt, state.started_id, state.phase = attempt, event_id, "started"
         state.retry_at = None
 
@@ -56,7 +60,7 @@ class Attempts(dict[int, AttemptState]):
             if isinstance(event, t.StepScheduled):
                 self.scheduled(event.step, event.pure)
             elif isinstance(event, t.StepStarted):
-                self.started(event.step, event.attempt, event.id)
+                self.started(event.step, event.attempt, event.id, event.at)
             elif isinstance(event, t.StepAttemptFailed):
                 self.failed(event.step, event.retry_at)
             elif isinstance(event, t.StepInterrupted):

@@ -15,6 +15,7 @@ from ..events.blobs import Contents
 from ..events.clock import step_trace_id
 from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
 from . import artifacts
+from .callee import Callee
 from .commands import StepCommand
 from .failures import failure_of
 from .names import check_text
@@ -179,8 +180,8 @@ class Body:
     """
 
     __slots__ = (
-        "attempt", "command", "done", "entered", "job", "loop", "owner", "run_id", "started_id", "stopping",
-        "task", "threads", "timed_out", "timer", "told",
+        "attempt", "callee", "command", "done", "entered", "job", "limit", "loop", "owner", "run_id",
+        "started_id", "stopping", "task", "threads", "timed_out", "timer", "told",
     )  # fmt: skip
 
     def __init__(
@@ -188,6 +189,9 @@ class Body:
     ) -> None:
         self.owner, self.command, self.attempt, self.started_id = owner, command, attempt, started_id
         self.run_id = run_id
+        self.callee: Callee = command.step
+        self.limit = command.step.options.timeout
+        """Seconds it may take; None: no limit."""
         self.loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -208,7 +212,7 @@ class Body:
     @property
     def begun(self) -> bool:
         """Whether any of the body's own code has run."""
-        return self.entered if self.command.step.is_async else self.job is not None and self.job.began
+        return self.entered if self.callee.is_async else self.job is not None and self.job.began
 
     def stop(self) -> None:
         """Cancel, and do not report: the run has left this process."""
@@ -241,13 +245,13 @@ class Body:
         """The body, from the recorded arguments to the owner's ear."""
         _current.set(self)
         self.entered = True
-        step = self.command.step
+        callee = self.callee
         try:
-            args, kwargs = step.decode_call(self.command.args, self.command.kwargs, self.command.count)
-            if step.is_async:
-                value = await step.fn(*args, **kwargs)
+            args, kwargs = callee.decode_call(self.command.args, self.command.kwargs, self.command.count)
+            if callee.is_async:
+                value = await callee.fn(*args, **kwargs)
             else:
-                value = await self._in_thread(threads, lambda: step.fn(*args, **kwargs))
+                value = await self._in_thread(threads, lambda: callee.fn(*args, **kwargs))
             outcome = self._completed(value)
         except asyncio.CancelledError as error:
             outcome = self._cancelled(error)
@@ -295,10 +299,13 @@ class Body:
         return Outcome("failed", failure=failure_of(error), retryable=True)
 
     def _timeout_outcome(self) -> Outcome:
-        limit = self.command.step.options.timeout
-        message = f"attempt {self.attempt} took longer than {limit} s"
-        failure = t.Failure(type="StepTimedOut", message=message, error_class="timed_out")
-        return Outcome("failed", failure=failure, retryable=True)
+        options = self.command.step.options
+        if self.limit == options.timeout:
+            failure = timed_out(f"attempt {self.attempt} took longer than {self.limit} s")
+            return Outcome("failed", failure=failure, retryable=True)
+        return Outcome(
+            "failed", failure=timed_out(f"its attempts took longer than {options.total_timeout} s")
+        )
 
     def _failed(self, error: BaseException) -> Outcome:
         if isinstance(error, ValueRefused):
@@ -306,6 +313,11 @@ class Body:
         final = isinstance(error, (NonRetryable, *self.command.step.options.retry.non_retryable))
         failure = failure_of(error, "non_retryable" if final else "error")
         return Outcome("failed", failure=failure, retryable=not final)
+
+
+def timed_out(message: str) -> t.Failure:
+    """What a step fails with that has taken too long."""
+    return t.Failure(type="StepTimedOut", message=message, error_class="timed_out")
 
 
 class Bodies:
@@ -321,7 +333,7 @@ class Bodies:
         """Begin a body. Its timeout counts from here."""
         body.task = self._loop.create_task(body.run(self.threads), context=self._context.copy())
         body.task.add_done_callback(body.finished)
-        timeout = body.command.step.options.timeout
+        timeout = body.limit
         if timeout is None:
             return
         if timeout <= YOUNG_S:

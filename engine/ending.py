@@ -14,7 +14,7 @@ from .failures import failure_of
 from .loop import Evicted
 
 ALWAYS = "always"
-"""Checkpoint that says where the handler had ended and its workflow's `always` began …"""
+"""Checkpoint, of no task, that says where the handler had ended and its workflow's `always` began …"""
 ALWAYS_FAILED = "always failed"
 """… and that it raised."""
 

@@ -12,10 +12,12 @@ from ..events.registry import decode_event
 from ..events.store import Unit
 from ..events.types import Event
 from ..events.work import WorkFold
+from . import doubt
 from .alarms import Alarms
 from .attempts import Attempts
-from .bodies import Body, Outcome
+from .bodies import Body, Outcome, timed_out
 from .commands import StepCommand
+from .doubt import Probe
 from .run import Run
 
 ENDS_ATTEMPT = (t.StepCompleted, t.StepFailed, t.StepAttemptFailed)
@@ -40,7 +42,7 @@ class Live(Protocol):
     def idle(self) -> bool: ...
 
     def head(self, cause: str = "", by: str = "engine", at: float | None = None) -> dict[str, Any]: ...
-    def deliver(self, cause: Event, value: Any = ...) -> None: ...
+    def deliver(self, cause: Event, value: Any = ..., told: Any = None) -> None: ...
     def note(self, fact: Event, urgent: bool = True) -> None: ...
     def append(
         self, events: list[Event], *, starts: Sequence[tuple[StepCommand, int]] = (), told: Any = None
@@ -72,7 +74,7 @@ class Flight:
             cause=scheduled.id,
             trace=scheduled.trace,
         )
-        self.attempts.started(step, attempt, event.id)
+        self.attempts.started(step, attempt, event.id, event.at)
         return event
 
     def was_pure(self, cause: Event | None) -> bool:
@@ -89,17 +91,39 @@ class Flight:
         return step in self._run.steps and self.attempts[step].started_id == started_id != ""
 
     def start_again(self, steps: Sequence[int], *, by: str = "engine", told: Any = None) -> None:
-        """Append the intent of one more attempt of each step, then begin them."""
+        """Append the intent of one more attempt of each step, then begin them; if it is not too late."""
         events: list[Event] = []
         starts: list[tuple[StepCommand, int]] = []
+        late: list[int] = []
         for step in steps:
+            if (seconds := self._left(step)) is not None and seconds <= 0:
+                late.append(step)
+                continue
             attempt = self.attempts[step].attempt + 1
             event = t.StepStarted(step=step, attempt=attempt, **self._live.head(by=by))
-            self.attempts.started(step, attempt, event.id)
+            self.attempts.started(step, attempt, event.id, event.at)
             events.append(event)
             starts.append((self._run.steps[step], attempt))
         if events:
             self._live.append(events, starts=starts, told=told)
+        for step in late:
+            if step in self._run.steps:
+                self._too_late(step, "none is begun after that", self._live.head(by=by), told)
+
+    def _left(self, step: int) -> float | None:
+        """Seconds that all attempts of a step may still take; None: no limit."""
+        total: float | None = self._run.steps[step].step.options.total_timeout
+        began = self.attempts[step].began_at
+        if total is None or began is None:
+            return total
+        now: float = self._live.host.clock.now()
+        return began.timestamp() + total - now
+
+    def _too_late(self, step: int, why: str, head: dict[str, Any], told: Any = None) -> None:
+        """The step fails: its `total_timeout` is over, or will be before the next attempt."""
+        attempt, total = self.attempts[step].attempt, self._run.steps[step].step.options.total_timeout
+        failure = timed_out(f"its attempts took longer than {total} s: {why}")
+        self._live.deliver(t.StepFailed(step=step, error=failure, attempt=attempt, **head), told=told)
 
     def arm_retry(self, step: int) -> None:
         """Wait on the host for the next attempt of a step."""
@@ -122,6 +146,8 @@ class Flight:
             live.append([t.StepReleased(step=step, attempt=attempt, **live.head())])
             return
         body = Body(self, live.run_id, command, attempt, self.attempts[step].started_id)
+        if command.step.options.total_timeout is not None and (seconds := self._left(step)) is not None:
+            body.limit = seconds if body.limit is None else min(seconds, body.limit)
         self.bodies[step] = body
         live.host.bodies.start(body)
 
@@ -144,6 +170,9 @@ class Flight:
 
     def body_ended(self, body: Body, outcome: Outcome) -> None:
         """An attempt is over: deliver its result or error, plan the next attempt, or keep the evidence."""
+        if isinstance(body, Probe):
+            doubt.probed(self._live, body, outcome)
+            return
         step = body.command.number
         current = self.bodies.get(step) is body
         if current:
@@ -165,6 +194,10 @@ class Flight:
         if retryable and state.failures + 1 < retry.max_attempts:
             at: datetime = head["at"]
             due = at + timedelta(seconds=retry.pause(state.failures + 1, new_jitter()))
+            total, began = body.command.step.options.total_timeout, state.began_at
+            if total is not None and began is not None and due > began + timedelta(seconds=total):
+                self._too_late(step, f"the last one failed with {failure.type}: {failure.message}", head)
+                return
             self.attempts.failed(step, due)
             self._live.note(
                 t.StepAttemptFailed(step=step, attempt=attempt, error=failure, retry_at=due, **head)
@@ -182,21 +215,8 @@ class Flight:
             self.recover(step)
 
     def recover(self, step: int) -> None:
-        """Go on with a step whose last attempt has an unknown outcome, as its options say."""
-        unknown, attempt = self._run.steps[step].step.options.unknown, self.attempts[step].attempt
-        if unknown == "retry":
-            self.start_again([step])
-            return
-        if unknown == "ask":
-            self.attempts[step].phase = "in_doubt"
-            self._live.note(t.StepInDoubt(step=step, attempt=attempt, **self._live.head()))
-            return
-        failure = t.Failure(
-            type="StepInterrupted",
-            message=f"attempt {attempt} was cut off and may not be repeated: its outcome is unknown",
-            error_class="interrupted",
-        )
-        self._live.deliver(t.StepFailed(step=step, error=failure, attempt=attempt, **self._live.head()))
+        """Go on with a step whose last attempt has an unknown outcome."""
+        doubt.recover(self._live, step)
 
     def _late(self, body: Body, outcome: Outcome, head: dict[str, Any]) -> None:
         """Nobody waits any more; a body that was merely cancelled leaves no evidence."""
@@ -275,6 +295,8 @@ class Flight:
         """Shutdown: stop the bodies and record that they were cut off."""
         for step, body in list(self.bodies.items()):
             body.stop()
+            if isinstance(body, Probe):
+                continue  # the attempt it asks about was cut off before
             head = self._live.head(body.started_id)
             if body.begun:
                 self._live.note(t.StepInterrupted(step=step, attempt=body.attempt, reason="shutdown", **head))

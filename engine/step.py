@@ -183,6 +183,12 @@ class Step(Callee, Generic[P, R]):
         handler = self.options.on_fail
         return None if handler is None else self._named("on_fail", handler)
 
+    @functools.cached_property
+    def probe(self) -> Callee | None:
+        """What finds out whether a cut-off attempt had its effect."""
+        probe = self.options.probe
+        return None if probe is None else Callee(probe, self.name)
+
     def _look_up(self) -> None:
         """Find the steps it names: what cannot be undone must not be done first."""
         if self.undoable:

@@ -1,11 +1,14 @@
-"""A run that is undone while its process is killed: `python -m tests.engine.sagas trip URL FOLDER`."""
+"""Runs whose process is killed while they are undone, or in mid-effect.
+
+`python -m tests.engine.sagas (trip|payment) URL FOLDER`
+"""
 
 import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
-from refold import Context, Engine, step, workflow
+from refold import Context, Engine, Happened, NotHappened, step, workflow
 from tests.engine.children import SETTINGS, appears, mark, say
 from tests.engine.kit import waiting
 
@@ -32,7 +35,23 @@ async def trip(ctx: Context, folder: str) -> Any:
     return await ctx.wait_for_event("never")
 
 
-WORKFLOWS = (trip,)
+async def paid(folder: str) -> Any:
+    return Happened("paid before") if (Path(folder) / "effects").exists() else NotHappened()
+
+
+@step(execution="at_most_once", probe=paid)
+async def pay(folder: str) -> str:
+    mark(folder, "pay")
+    await appears(folder, "go-pay")
+    return "paid"
+
+
+@workflow
+async def payment(ctx: Context, folder: str) -> str:
+    return await pay(folder)
+
+
+WORKFLOWS = (trip, payment)
 
 
 def effects(folder: Path) -> list[str]:
@@ -40,14 +59,15 @@ def effects(folder: Path) -> list[str]:
     return [line.split()[1] for line in (folder / "effects").read_text().splitlines()]
 
 
-async def main(url: str, folder: str) -> None:
+async def main(name: str, url: str, folder: str) -> None:
     """Start the run, and execute it for ever."""
     async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
-        handle = await engine.start(trip, folder, id="r")
-        await waiting(engine, "r")
-        say("waiting")
+        handle = await engine.start({"trip": trip, "payment": payment}[name], folder, id="r")
+        if name == "trip":
+            await waiting(engine, "r")
+            say("waiting")
         await engine.end_of(handle.id)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[2:]))
+    asyncio.run(main(*sys.argv[1:]))
