@@ -49,7 +49,7 @@ def _terminate(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told
     numbers = sorted((*run.steps, *run.timers, *run.waits, *run.gates, *run.children))
     end = t.RunTerminated(reason=request.reason, open=tuple(numbers), **head)
     posts = [family.terminate_message(child, end) for child in children]
-    posts += family.end_message(live.run_id, run.started, end, live.spent)
+    posts += family.end_message(live.run_id, run.started, end, live.untold)
     run.closed = True
     live.append([end], told=told, along=family.Along(posts=tuple(posts)))
 

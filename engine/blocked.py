@@ -5,10 +5,9 @@ from typing import Any
 from ..events import types as t
 from ..events.clock import new_event_id, to_datetime
 from ..events.errors import RefoldError
-from ..events.registry import look_at_event
-from ..events.store import Append, Post, Unit
+from ..events.store import Append, Unit
 from ..events.stream import INBOX, chain
-from . import family
+from . import family, onward
 from .loader import whole_history
 from .rewind import still_open
 
@@ -43,7 +42,7 @@ def _terminate(worker: Any, run_id: str, request: t.RequestSent, inbox: int) -> 
     fold = history.work(history.facts())
     fold.apply(end)
     posts = [family.terminate_message(child.run_id, end) for child in still.children.values()]
-    posts += family.end_message(run_id, history.started, end, history.spent)
+    posts += family.end_message(run_id, history.started, end, history.untold)
     own = Append(run_id, history.tail.version, rows, history.tail.hash)
 
     def stored(error: RefoldError | None) -> None:
@@ -56,20 +55,17 @@ def _terminate(worker: Any, run_id: str, request: t.RequestSent, inbox: int) -> 
     worker.log.append(Unit((own,), (fold.row(),), tuple(posts)), stored)
 
 
-def pass_on(worker: Any, run_id: str, seen: int) -> None:
-    """A parent asked a run to stop that goes on as another one by now: tell that one."""
-    wanted = (t.CancelSent.TAG, t.RequestSent.TAG)
-    messages = [row for row in worker.store.read(run_id + INBOX, seen) if row.tag in wanted]
-    following = next_run(worker.store, run_id)
-    if messages and following:
-        posts = tuple(Post(following, row.tag, row.state) for row in messages)
-        worker.log.append(Unit(posts=posts), lambda error: worker.mail_for(following))
+def pass_on(worker: Any, run_id: str) -> None:
+    """Somebody spoke to a run that had just gone on as another one: tell that one."""
+    work = worker.store.work(run_id)
+    if work is None or work.status != "continued":
+        return
+    unit = onward.left_behind(worker.store, worker.clock, work)
+    if unit is None:
+        return
 
+    def stored(error: RefoldError | None) -> None:
+        for post in unit.posts if error is None else ():
+            worker.mail_for(post.run_id)
 
-def next_run(store: Any, run_id: str) -> str:
-    """The run that continues this one; empty: none."""
-    for row in reversed(store.read(run_id)):
-        if row.tag == t.RunContinued.TAG:
-            end = look_at_event(row.tag, row.state, row)
-            return end.next_run if isinstance(end, t.RunContinued) else ""
-    return ""
+    worker.log.append(unit, stored, retry=False)

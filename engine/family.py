@@ -2,9 +2,10 @@
 
 from typing import Any, NamedTuple
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from ..events import types as t
+from ..events.blobs import bring_back
 from ..events.clock import new_event_id, new_seed
 from ..events.registry import encode_event
 from ..events.run_events import Ancestor, Carried
@@ -12,6 +13,7 @@ from ..events.store import Append, Post
 from ..events.stream import INBOX, Tail, chain
 from ..events.types import Event, Spent
 from ..events.work import Work, WorkFold
+from . import onward, pause
 from .children import ChildCommand
 from .commands import Command
 from .workflow import Workflow
@@ -68,14 +70,14 @@ def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -
     return born(event.run_id, workflow, started)
 
 
-def next_of(run: Any, event: t.RunContinued, spent: Spent) -> tuple[Newborn, Along]:
+def next_of(live: Any, event: t.RunContinued) -> tuple[Newborn, Along]:
     """The run that continues this one: its place in the family, its labels and the signals it had in hand."""
-    before: t.RunStarted = run.started
-    carried = tuple(
-        Carried(signal.name, signal.payload, signal.signal_id)
-        for kept in run.signals.values()
-        for signal in kept
-    )
+    run, before = live.run, live.run.started
+    kept = [signal for signals in run.signals.values() for signal in signals]
+    held = [pause.cause_in(held) for held in live.held.values()]  # resumed, it went on before it had them all
+    kept += [bring_back(cause, live.host.store.blob) for cause in held if isinstance(cause, t.SignalReceived)]
+    carried = tuple(Carried(signal.name, signal.payload, signal.signal_id) for signal in kept)
+    spent = before.spent_before + live.spent
     started = t.RunStarted(
         workflow=before.workflow, workflow_version=before.workflow_version, args=event.args, seed=new_seed(),
         attributes=run.ctx.attributes, trigger="continue_as_new", runtime=run.workflow.runtime,
@@ -84,6 +86,11 @@ def next_of(run: Any, event: t.RunContinued, spent: Spent) -> tuple[Newborn, Alo
         spent_before=spent, id=new_event_id(), at=event.at, by=before.by, cause=event.id, trace=before.trace,
     )  # fmt: skip
     return born(event.next_run, run.workflow, started)
+
+
+def with_inbox(live: Any, event: t.RunContinued) -> t.RunContinued:
+    """The end, with the place up to which messages go along; later ones are passed on, see `onward`."""
+    return structs.replace(event, inbox=live.host.store.tail(live.run_id + INBOX).version)
 
 
 def follows(live: Any, command: Command, event: Event) -> tuple[list[Newborn], Along] | None:
@@ -99,10 +106,14 @@ def follows(live: Any, command: Command, event: Event) -> tuple[list[Newborn], A
         return [], Along(posts=(cancel_message(live.run_id, event),))
     if kind is t.RunContinued:
         assert isinstance(event, t.RunContinued)
-        following, along = next_of(live.run, event, live.run.started.spent_before + live.spent)
-        return [following], along + forwarded(live.host.store, live.run_id, live.fold.seen, event.next_run)
+        following, along = next_of(live, event)
+        unseen = live.host.store.read(live.run_id + INBOX, live.fold.seen)
+        along += Along(
+            posts=onward.posts((row for row in unseen if row.version <= event.inbox), event.next_run)
+        )
+        return [following], along
     if kind in t.ENDS:
-        return [], Along(posts=end_message(live.run_id, live.run.started, event, live.spent))
+        return [], Along(posts=end_message(live.run_id, live.run.started, event, live.untold))
     return None
 
 
@@ -123,13 +134,13 @@ def parent_of(started: t.RunStarted) -> str:
 
 
 def end_message(run_id: str, started: t.RunStarted, end: Event, spent: Spent) -> tuple[Post, ...]:
-    """What a run's last append tells its parent."""
+    """What a run's last append tells its parent; `spent` since it told it so the last time."""
     parent = parent_of(started)
     if not parent or isinstance(end, t.RunContinued):
         return ()
     message = t.ChildEndSent(
         child=started.child, run_id=run_id, status=end.TAG.removeprefix("run."),
-        result=getattr(end, "result", Raw(b"null")), error=_failure(end), spent=started.spent_before + spent,
+        result=getattr(end, "result", Raw(b"null")), error=_failure(end), spent=spent,
         id=new_event_id(), at=end.at, by=end.by, cause=end.id, trace=end.trace,
     )  # fmt: skip
     return (post(parent, message),)
@@ -163,14 +174,3 @@ def terminate_message(child_id: str, end: Event) -> Post:
         cause=end.id, trace=end.trace,
     )  # fmt: skip
     return post(child_id, sent)
-
-
-def forwarded(store: Any, run_id: str, seen: int, next_run: str) -> Along:
-    """Messages that a run has not received when it continues as another one go along.
-
-    The empty append refuses the unit when one more message comes in between.
-    """
-    unseen = store.read(run_id + INBOX, seen)
-    tail = Tail(unseen[-1].version, unseen[-1].hash) if unseen else store.tail(run_id + INBOX)
-    check = Append(run_id + INBOX, tail.version, [], tail.hash)
-    return Along((check,), (), tuple(Post(next_run, row.tag, row.state) for row in unseen))

@@ -109,7 +109,7 @@ class LiveRun:
         self.host, self.run, self.run_id = host, run, run.run_id
         self.tail, self.fold = tail, fold
         self.flight = Flight(self)
-        self.signal_ids: set[str] = set()
+        self.signal_ids = {signal.signal_id for signal in run.started.carried if signal.signal_id}
         self.lost = False
         """An append was refused, or the run has left: nothing more is appended from here."""
         self.undurable = 0
@@ -120,6 +120,8 @@ class LiveRun:
         """Causes that wait in the log until the run is resumed, by id."""
         self.spent = Spent()
         """By the run and its children."""
+        self.told_spent = Spent()
+        """What of it the parent knows, from an end that was repaired."""
         self.refusal: AppendRefused | None = None
         """The first append that was refused."""
         self.alarms = Alarms(host.clock)
@@ -225,6 +227,8 @@ class LiveRun:
                 urgent = urgent or not command.step.options.pure
             else:
                 urgent = True
+                if type(event) is t.RunContinued:
+                    events[-1] = event = family.with_inbox(self, event)
                 if (concerns := family.follows(self, command, event)) is not None:
                     newborn += concerns[0]
                     along += concerns[1]
@@ -368,6 +372,11 @@ class LiveRun:
     def idle(self) -> bool:
         """Whether nothing is in flight: the handler waits for a timer or a message."""
         return not (self.undurable or self.flight.bodies or self.lost or self.run.closed)
+
+    @property
+    def untold(self) -> Spent:
+        """What the parent does not know of what was spent, the runs that this one continues included."""
+        return self.run.started.spent_before + self.spent - self.told_spent
 
     @property
     def size(self) -> int:

@@ -50,6 +50,9 @@ class History:
         self.held: dict[str, t.CauseHeld] = {}
         """Causes that came while it was paused and are not delivered yet, by id."""
         self.spent = Spent()
+        """By the run and its children …"""
+        self.told_spent = Spent()
+        """… and what of it its parent was told at an end that was repaired."""
         self.files = artifacts.Kept()
         """Files that the steps have left."""
         self.signal_ids: set[str] = set()
@@ -101,7 +104,7 @@ class History:
         elif isinstance(event, t.CostRecorded):
             self.spent += spent_of(event)
         elif isinstance(event, t.RunTerminated):
-            self.end = event
+            self._ended(event)
         elif isinstance(event, t.RunRewound):
             self._rewind(event)
 
@@ -117,6 +120,8 @@ class History:
             self.signal_ids.add(event.signal_id)
         elif isinstance(event, t.ChildEnded):
             self.spent += event.spent
+        elif isinstance(event, t.RunStarted):
+            self.signal_ids.update(signal.signal_id for signal in event.carried if signal.signal_id)
         elif isinstance(event, t.RunReopened):
             self.end, self.rewound = None, True
 
@@ -128,7 +133,16 @@ class History:
         elif isinstance(event, t.StepCancelled):
             self._step_ended(event.step)
         elif isinstance(event, t.ENDS):
-            self.end = event
+            self._ended(event)
+
+    def _ended(self, end: Event) -> None:
+        self.end = end
+        self.told_spent = self.started.spent_before + self.spent
+
+    @property
+    def untold(self) -> Spent:
+        """What the parent does not know of what was spent."""
+        return self.started.spent_before + self.spent - self.told_spent
 
     def _step_ended(self, step: int) -> None:
         self._scheduled.pop(step, None)

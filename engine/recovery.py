@@ -26,7 +26,7 @@ from ..events.log import Log
 from ..events.store import Append, Store, Unit
 from ..events.stream import chain
 from ..events.types import Event
-from . import inbox, pause
+from . import blocked, inbox, pause
 from .live import KEPT_FACTS, Kept, LiveRun, unexpected
 from .loader import History, read_history
 from .run import Run
@@ -73,6 +73,7 @@ class Recovery:
         """Refused runs that wait for their rebuild, with their bodies still running."""
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
+        self._loading = ""
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -90,6 +91,10 @@ class Recovery:
     def holds(self, run_id: str) -> bool:
         """Whether the run is on its way."""
         return run_id in self._queued or run_id in self.lost
+
+    def loads(self, run_id: str) -> bool:
+        """Whether it is too late to begin the run in another way; one that is only queued is skipped then."""
+        return run_id == self._loading or run_id in self.lost
 
     def wake(self) -> None:
         """There may be room again."""
@@ -140,11 +145,13 @@ class Recovery:
     async def _load_queue(self) -> None:
         while True:
             while self._queue and self._keeper.has_room:
-                run_id = self._queue.popleft()
+                run_id = self._loading = self._queue.popleft()
                 try:
-                    await self._load_safely(run_id)
+                    if run_id not in self._keeper.live:
+                        await self._load_safely(run_id)
                 finally:  # only now: `look` asks for it again while it is being loaded
                     self._queued.discard(run_id)
+                    self._loading = ""
                 await asyncio.sleep(0)
             self._wake.clear()
             await self._wake.wait()
@@ -210,7 +217,8 @@ class Recovery:
         facts = history.facts()
         live = LiveRun(host, run, history.tail, history.work(facts), history.last_at)
         live.flight.attempts = history.attempts(facts)
-        live.signal_ids, live.held, live.spent = history.signal_ids, history.held, history.spent
+        live.signal_ids, live.held = history.signal_ids, history.held
+        live.spent, live.told_spent = history.spent, history.told_spent
         held, lost = set(history.held), self.lost.pop(run_id, None)
         keeper.live[run_id] = live
         adopted: set[int] = set()
@@ -257,6 +265,7 @@ class Recovery:
     def _ended_elsewhere(self, run_id: str, history: History | None) -> None:
         if history is not None and history.end is not None:
             self._keeper.tell_end(run_id, history.end)
+            blocked.pass_on(self._keeper, run_id)
         if (lost := self.lost.pop(run_id, None)) is not None:
             self._lease_lost(lost)
 

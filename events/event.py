@@ -57,6 +57,15 @@ class Spent(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
             turns=self.turns + other.turns,
         )
 
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(
+            usd=self.usd - other.usd,
+            input_tokens=self.input_tokens - other.input_tokens,
+            output_tokens=self.output_tokens - other.output_tokens,
+            cache_tokens=self.cache_tokens - other.cache_tokens,
+            turns=self.turns - other.turns,
+        )
+
 
 def null() -> Raw:
     """The default of a value that may be missing: msgspec writes `Raw | None` and cannot read it back."""
