@@ -1,6 +1,6 @@
 """Runs whose process is killed while they are undone, or in mid-effect.
 
-`python -m tests.engine.sagas (trip|payment) URL FOLDER`
+`python -m tests.engine.sagas (trip|payment) URL FOLDER [CHEAT]`
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from refold import Context, Engine, Happened, NotHappened, step, workflow
+from refold.engine import compensation
 from tests.engine.children import SETTINGS, appears, mark, say
 from tests.engine.kit import waiting
 
@@ -59,8 +60,15 @@ def effects(folder: Path) -> list[str]:
     return [line.split()[1] for line in (folder / "effects").read_text().splitlines()]
 
 
-async def main(name: str, url: str, folder: str) -> None:
+def undo_forwards() -> None:
+    """Sabotage: the first one done is undone first."""
+    compensation.left = lambda run: [undo for undo in run.undos if not undo.done]
+
+
+async def main(name: str, url: str, folder: str, cheat: str = "") -> None:
     """Start the run, and execute it for ever."""
+    if cheat:
+        undo_forwards()
     async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
         handle = await engine.start({"trip": trip, "payment": payment}[name], folder, id="r")
         if name == "trip":
