@@ -42,6 +42,24 @@ async def parallel(ctx: Context, steps: int) -> int:
 
 
 @workflow
+async def mapped(ctx: Context, items: int, limit: int) -> int:
+    """A step for each item, so many at a time."""
+    return len(await ctx.map(nothing, range(items), limit=limit))
+
+
+@workflow
+async def leaf(ctx: Context, number: int) -> int:
+    """A run that does nothing."""
+    return number
+
+
+@workflow
+async def family(ctx: Context, children: int) -> int:
+    """So many children at once."""
+    return len(await ctx.map(leaf, range(children), limit=None))
+
+
+@workflow
 async def then_wait(ctx: Context, steps: int) -> int:
     """Some steps, then a wait for the event `go`: a run to suspend, to evict, to replay."""
     for number in range(steps):
@@ -56,7 +74,9 @@ async def sleeper(ctx: Context, seconds: float) -> None:
     await ctx.sleep(seconds)
 
 
-WORKFLOWS: list[Workflow[Any, Any]] = [sequential, sequential_pure, parallel, then_wait, sleeper]
+WORKFLOWS: list[Workflow[Any, Any]] = [
+    sequential, sequential_pure, parallel, mapped, leaf, family, then_wait, sleeper,
+]  # fmt: skip
 
 
 async def suspended(engine: Engine, run_ids: Iterable[str]) -> None:

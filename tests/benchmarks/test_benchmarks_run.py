@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHES = ("bare", "step", "runs", "parallel", "latency", "replay", "memory", "idle", "rebuild", "import")
+BENCHES = ("bare", "step", "runs", "parallel", "map", "children", "latency",
+           "replay", "memory", "idle", "rebuild", "import")  # fmt: skip
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -16,7 +17,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("names", [BENCHES[:5], BENCHES[5:]], ids=lambda names: "+".join(names))
+@pytest.mark.parametrize("names", [BENCHES[:7], BENCHES[7:]], ids=lambda names: "+".join(names))
 def test_every_bench_runs_and_each_figure_says_how_to_reproduce_it(
     names: tuple[str, ...], tmp_path: Path
 ) -> None:

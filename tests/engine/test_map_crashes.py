@@ -18,11 +18,13 @@ from refold import (
     step,
     workflow,
 )
+from refold.engine.family import Newborn
+from refold.engine.worker import Worker
 from refold.events import codec, types as t
 from refold.events.clock import to_datetime
 from tests.engine.children import child, lines_until
-from tests.engine.fans import double, fates, opened
-from tests.engine.kit import Place, engine, of, seen, until
+from tests.engine.fans import double, doubled, fates, opened
+from tests.engine.kit import Place, engine, of, seen, tags, until
 from tests.replay.play import check, play
 
 pytestmark = pytest.mark.anyio
@@ -240,6 +242,37 @@ async def test_killed_in_the_middle_only_what_is_missing_is_done(tmp_path: Path)
     assert not ended & set(again)
     assert sorted({*ended, *again}) == list(range(1000))
     assert len(again) == 1000 - len(ended)
+
+
+@pytest.mark.parametrize("moment", ["before it begins", "while it is loaded"])
+async def test_a_child_that_the_store_offers_too_is_begun_once(
+    moment: str, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A slow commit ends in a thread: the worker may see a child in the store before it is told of it."""
+    begin = Worker.begin
+
+    def looks_first(worker: Worker, newborn: Newborn) -> None:
+        worker.log._mean_s = 1.0
+        worker.look()
+        if moment == "before it begins":
+            begin(worker, newborn)
+        else:
+            asyncio.get_running_loop().call_soon(begin, worker, newborn)
+
+    monkeypatch.setattr(Worker, "begin", looks_first)
+
+    @workflow
+    async def parent(ctx: Context) -> Any:
+        return await ctx.map(doubled, range(20))
+
+    async with engine(place, parent) as e:
+        handle = await e.start(parent, id="p")
+        assert await handle.result() == [2 * number for number in range(20)]
+        for number in range(1, 21):
+            history = tags(await e.get(f"p~{number}"))
+            assert history.count("run.claimed") == history.count("step.started") == 1
+        assert e.verify().problems == ()
+    assert [record.getMessage() for record in caplog.records] == [], "no append was refused"
 
 
 async def test_control_a_target_called_for_all_items_again_is_noticed() -> None:
