@@ -22,7 +22,7 @@ class StepScheduled(Event, frozen=True, kw_only=True, omit_defaults=True):
     """JSON array of the positional arguments."""
     kwargs: Raw = msgspec.field(default_factory=lambda: Raw(b"{}"))
     kind: str = "step"
-    """`step`, `call` or `custom:<kind>`."""
+    """`step`, `call`, `compensation` (it undoes another one) or `custom:<kind>`."""
     pure: bool = False
     max_attempts: int = 1
     timeout_s: float = 0.0
@@ -213,7 +213,7 @@ class FanOutOpened(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FanOutClosed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """Command. The map has ended; items that had not begun by then never will."""
+    """Command. The map has ended before all its items had begun; those never will."""
 
     TAG = "fan_out.closed"
     fan_out: int
