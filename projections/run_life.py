@@ -192,7 +192,6 @@ def _rewound(row: RunState, event: r.RunRewound) -> None:
         alert_since=old.alert_since,
         alert_reason=old.alert_reason,
         child_mail=old.child_mail,
-        child_spent=old.child_spent,
     )
 
 

@@ -76,8 +76,6 @@ class Open(Struct, omit_defaults=True, gc=False):
     past_children: dict[int, str] = {}
     child_mail: int = 0
     """The last inbox message of a child that is accounted for: a rewind may copy it once more."""
-    child_spent: dict[int, tuple[str, int, int, int, int]] = {}
-    """What children had spent that did not complete: one that is retried tells all of it again."""
 
     def close_gate(self, gate: int) -> None:
         closed = self.gates.pop(gate, None)
@@ -97,7 +95,7 @@ class Open(Struct, omit_defaults=True, gc=False):
             self.close_child(child)
         return Open(
             kept=self.kept, labels=self.labels, past_gates=self.past_gates, past_children=self.past_children,
-            child_mail=self.child_mail, child_spent=self.child_spent,
+            child_mail=self.child_mail,
         )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """What timers, waits, gates, children and data do to the row of a run."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 from msgspec import json
@@ -90,16 +89,12 @@ def _child_ended(row: RunState, event: w.ChildCopied) -> None:
         state.child_mail = event.inbox
     row.children_failed += event.status in FAILED
     spent = event.spent
-    before = state.child_spent.pop(event.child, ("0", 0, 0, 0, 0))
-    more = spent.usd - Decimal(before[0])
-    row.children_usd, row.total_usd = money.add(row.children_usd, more), money.add(row.total_usd, more)
-    row.children_input_tokens += spent.input_tokens - before[1]
-    row.children_output_tokens += spent.output_tokens - before[2]
-    row.children_cache_tokens += spent.cache_tokens - before[3]
-    row.children_turns += spent.turns - before[4]
-    tokens = (spent.input_tokens, spent.output_tokens, spent.cache_tokens, spent.turns)
-    if event.status != "completed" and (spent.usd or any(tokens)):
-        state.child_spent[event.child] = (format(spent.usd, "f"), *tokens)
+    row.children_usd = money.add(row.children_usd, spent.usd)
+    row.total_usd = money.add(row.total_usd, spent.usd)
+    row.children_input_tokens += spent.input_tokens
+    row.children_output_tokens += spent.output_tokens
+    row.children_cache_tokens += spent.cache_tokens
+    row.children_turns += spent.turns
 
 
 def _patched(row: RunState, event: w.PatchApplied) -> None:

@@ -103,14 +103,13 @@ OPEN_STEP = (t.StepScheduled, t.StepStarted, t.StepInterrupted, t.StepReleased, 
 def children(history: Sequence[Event]) -> dict[str, Any]:
     ends = of(history, t.ChildEnded)
     messages = {e.inbox: e for e in ends}
-    last = {e.child: e for _, e in sorted(messages.items())}
-    usd = sum((e.spent.usd for e in last.values()), Decimal(0))
+    usd = sum((e.spent.usd for e in messages.values()), Decimal(0))
     bad = ("failed", "terminated", "compensated", "compensation_failed")
     return {
         "children_total": len(of(history, t.ChildStarted)),
         "children_failed": sum(e.status in bad for e in messages.values()),
         "children_usd": usd,
-        **{f"children_{f}": sum(getattr(e.spent, f) for e in last.values()) for f in TOKENS},
+        **{f"children_{f}": sum(getattr(e.spent, f) for e in messages.values()) for f in TOKENS},
         "total_usd": usd + sum((e.usd for e in of(history, t.CostRecorded)), Decimal(0)),
     }
 
