@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHES = ("bare", "step", "runs", "parallel", "map", "children", "latency",
+BENCHES = ("bare", "step", "runs", "parallel", "map", "children", "latency", "signals",
            "replay", "memory", "idle", "rebuild", "import")  # fmt: skip
 
 
