@@ -10,7 +10,10 @@ from .screen import Screen, complain
 
 Command = Callable[[argparse.Namespace, Screen], int]
 
-RUN_STATUSES = ("pending", "running", "waiting", "completed", "failed", "cancelled")
+RUN_STATUSES = (
+    "pending", "running", "waiting", "paused", "completed", "continued", "failed", "cancelled", "terminated",
+    "compensating", "compensated", "compensation_failed",
+)  # fmt: skip
 ATTENTIONS = ("any", "none", "retrying", "no_worker", "diverged", "missing_version", "in_doubt", "stuck")
 
 

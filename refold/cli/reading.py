@@ -27,6 +27,12 @@ STATUS_STYLES = {
     "running": "bold cyan",
     "waiting": "cyan",
     "pending": "dim",
+    "paused": "yellow",
+    "continued": "green",
+    "terminated": "bold yellow",
+    "compensating": "bold yellow",
+    "compensated": "yellow",
+    "compensation_failed": "bold red",
 }
 
 
@@ -91,7 +97,7 @@ def _note(row: dict[str, Any]) -> Span:
         return f"{visible(row['attention'])}: {reason}".removesuffix(": "), "bold yellow"
     if row["error_type"]:
         return visible(f"{row['error_type']}: {row['error_message'] or ''}").removesuffix(": "), "red"
-    if row["status"] == "cancelled":
+    if row["status"] in ("cancelled", "terminated"):
         return visible(row["error_message"] or ""), "yellow"
     return blocked(row["blocked_on"]), "cyan"
 
@@ -105,6 +111,14 @@ def blocked(reason: dict[str, Any] | None) -> str:
         return f"waits for event {visible(reason['name'])}{due}"
     if reason["type"] == "retry":
         return f"tries step {reason['step']} again at {clock(reason['due_at'])}"
+    if reason["type"] in ("approval", "input"):
+        return f"waits for {reason['type']} at {visible(reason['name'])}{due}"
+    if reason["type"] == "child":
+        return f"waits for its child {visible(reason['run_id'])}"
+    if reason["type"] == "in_doubt":
+        return f"step {visible(reason['key'])} is in doubt: say what it did"
+    if reason["type"] == "paused":
+        return "paused"
     return f"sleeps{due}" if reason["type"] == "timer" else f"waits for {visible(reason['type'])}{due}"
 
 
