@@ -29,6 +29,7 @@ class Artifact(Struct, frozen=True):
     """A file, or some bytes, that a step has left; a step may return it."""
 
     name: str
+    """As the step has called it."""
     path: str
     """Absolute; empty: the content is in the store, under its digest."""
     sha256: str

@@ -45,7 +45,7 @@ class Owner(Protocol):
 
 
 class StepInfo:
-    """The attempt that the current body is (`refold.current_step()`)."""
+    """The attempt that the current body is: `run_id`, `key` of the step (`charge#1`), `attempt` from 1."""
 
     __slots__ = ("_body", "attempt", "key", "run_id")
 

@@ -331,8 +331,8 @@ class Context:
     def condition(self, name: str, result: Any, /, *, skips: Iterable[Any] = (), **operands: Any) -> bool:
         """Decide something once for good: a replay gets the recorded result, whatever it computes now.
 
-        if ctx.condition("large", order.usd > 100, skips=[review], usd=order.usd):
-            await review(order)
+            if ctx.condition("large", order.usd > 100, skips=[review], usd=order.usd):
+                await review(order)
 
         `skips`: steps, or names, that are not called when it is false; they get rows that say why.
         """
@@ -343,8 +343,10 @@ class Context:
     def patched(self, name: str) -> bool:
         """Whether this run is on the new side of a change in the handler: True for new runs, recorded.
 
-        if ctx.patched("check stock first"):
-            await check_stock(order)
+            if ctx.patched("check stock first"):
+                await check_stock(order)
+
+        A run that was past this place before the change stays on the old side.
         """
         return data.patched(self._run, name)
 

@@ -30,6 +30,7 @@ class ContextEntry(NamedTuple):
     iteration: int
     """How often the same task had called it from the same place before."""
     output: Any
+    """Its result."""
 
 
 class Write(NamedTuple):

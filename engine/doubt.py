@@ -14,6 +14,7 @@ class Happened(Struct, frozen=True):
     """A probe says: the cut-off attempt had its effect; this is the step's result."""
 
     result: Any = None
+    """What the step's body would have returned."""
 
 
 class NotHappened(Struct, frozen=True):

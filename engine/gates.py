@@ -43,9 +43,11 @@ class Decision(Struct, frozen=True, kw_only=True):
     by: str
     """Whose vote decided; empty after a timeout."""
     at: datetime
+    """When, UTC: of that vote, or of the deadline."""
     selections: list[str]
     """Of the options, what the deciding vote chose."""
     feedback: str
+    """What the deciding vote said beside it."""
     digest: str
     """SHA-256 of what was put before them."""
     approvals: list[str]

@@ -27,7 +27,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_depth: int = 5
     """How deep children of children may go."""
     max_inbox: int = 100_000
-    """Messages that may wait for one run; further ones are refused (`InboxFull`)."""
+    """Messages that may wait for one run; further signals and votes are refused (`InboxFull`)."""
     files: str = ""
     """Folder under which each run gets `artifacts/RUN` and `logs/RUN`; empty: none."""
     projections: bool = True

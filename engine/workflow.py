@@ -206,7 +206,8 @@ def workflow(
         version: runs stay on the version they were started with.
         timeout: seconds a run may take, counted from its start, restarts included; then it is cancelled.
         compensate_on: when a run undoes by itself what it did: on `failure`, on `cancel`, both, or neither.
-        always: `async def always(ctx, status)` runs after success, failure and cancel.
+        always: `async def always(ctx, status)` runs after the handler, however it ended, and after undoing;
+            not after `terminate` or `continue_as_new`. It cannot change the outcome.
         recursive: a run of it may have runs of it below itself.
         keep_outputs: keep what the steps returned, for `ctx.prior_outputs`.
 
