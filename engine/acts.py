@@ -21,7 +21,9 @@ def act(live: LiveRun, request: t.RequestSent, inbox: int = 0, told: Told | None
     do(live, request, {"inbox": inbox, **head}, told)
 
 
-def cancel(live: LiveRun, request: t.RunCancelRequested, told: Told | None = None) -> None:
+def cancel(
+    live: LiveRun, request: t.RunCancelRequested | t.CompensateRequested, told: Told | None = None
+) -> None:
     """Ask the handler to stop; a paused run is resumed for it, the request delivered first."""
     paused = live.fold.paused
     if paused:
@@ -110,7 +112,7 @@ def _check_result(command: StepCommand, request: t.RequestSent) -> None:
 
 
 def _compensate(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told: Told | None) -> None:
-    live.deliver(t.CompensateRequested(reason=request.reason, **head), told=told)
+    cancel(live, t.CompensateRequested(reason=request.reason, **head), told)
 
 
 def _attributes(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told: Told | None) -> None:

@@ -74,7 +74,7 @@ async def _undo(run: Any, undo: Undo) -> None:
     try:
         await _call(run, undo)
     except StepFailed as error:  # the others are undone all the same
-        await undo.step.tell_failed(run, "", error.step, f"{error.type}: {error.message}", error.attempt)
+        await undo.step.forgives(run, "", error)
         return
     undo.done = True
     run.issue(MarkerCommand(t.StepCompensated, ("step", "key"), step=undo.number, key=undo.key))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from msgspec import Raw
 
 from ..events import codec, types as t
-from ..events.errors import ConfigurationError, ValueRefused
+from ..events.errors import ConfigurationError, StepFailed, ValueRefused
 from ..events.types import Event
 from . import children, steps
 from .commands import CancelCommand, Command
@@ -95,6 +95,10 @@ class _Target:
             return child.future
         return steps.call(self._run, self.what, (item,), {}, command.site, fan_out=command, item=place)
 
+    async def forgives(self, error: StepFailed, site: str) -> bool:
+        """Whether an item may fail; a step that is to hear of it is called."""
+        return isinstance(self.what, Step) and await self.what.forgives(self._run, site, error)
+
 
 class _FanOut:
     """One call of `map`: its items, and what became of them."""
@@ -127,6 +131,8 @@ class _FanOut:
             try:
                 self.results[place] = await future
             except Exception as error:
+                if isinstance(error, StepFailed) and await self.target.forgives(error, self.command.site):
+                    continue
                 if not self.patient:
                     error.add_note(f"item {place} of a map of {self.command.name}")
                     raise

@@ -32,10 +32,15 @@ class Retry(Struct, frozen=True, kw_only=True):
     """
 
     max_attempts: int = 3
+    """The first one included."""
     initial_interval: float = 1.0
+    """Seconds before the second attempt."""
     backoff: float = 2.0
+    """Factor from one pause to the next."""
     max_interval: float = 60.0
+    """Seconds; no pause is longer."""
     jitter: float = 0.1
+    """Fraction by which chance changes each pause."""
     non_retryable: tuple[type[BaseException], ...] = ()
     """Errors that fail the step at once, like `NonRetryable`."""
 
@@ -130,7 +135,8 @@ class Step(Callee, Generic[P, R]):
         self.kind, self.options = kind, options
         self.undoable = options.compensate is not None
         """Whether it says how it is undone."""
-        self._refers = self.undoable or options.on_fail is not None
+        self.refers = self.undoable or options.on_fail is not None
+        """Whether it names other steps."""
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
@@ -145,25 +151,26 @@ class Step(Callee, Generic[P, R]):
         return self._record(run, site, args, kwargs)
 
     async def _record(self, run: Any, site: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        if self._refers:
-            self._look_up()
         try:
             result: R = await run.call_step(self, args, kwargs, site)
         except StepFailed as error:
-            reason = f"{error.type}: {error.message}"
-            await self.tell_failed(run, site, error.step, reason, error.attempt)
-            if not self.options.optional:
-                raise
-            return None  # type: ignore[return-value]
+            if await self.forgives(run, site, error):
+                return None  # type: ignore[return-value]
+            raise
         return result
 
-    async def tell_failed(self, run: Any, site: str, key: str, reason: str, attempts: int) -> None:
-        """Call the step for failures, if there is one; it changes nothing about the failure."""
+    async def forgives(self, run: Any, site: str, error: StepFailed) -> bool:
+        """It has failed: call the step that is to hear of it; whether the run goes on without it."""
         handler = self.failure_handler
         if handler is not None:
-            said = {"failed_step": key, "failure_reason": reason, "retry_count": attempts - 1}
-            with contextlib.suppress(StepFailed):
+            said = {
+                "failed_step": error.step,
+                "failure_reason": f"{error.type}: {error.message}",
+                "retry_count": error.attempt - 1,
+            }
+            with contextlib.suppress(StepFailed):  # it changes nothing about the failure
                 await run.call_step(handler, (), said, site)
+        return self.options.optional
 
     async def _run_here(self, *args: Any, **kwargs: Any) -> R:
         value = self.fn(*args, **kwargs)
@@ -189,8 +196,11 @@ class Step(Callee, Generic[P, R]):
         probe = self.options.probe
         return None if probe is None else Callee(probe, self.name)
 
-    def _look_up(self) -> None:
-        """Find the steps it names: what cannot be undone must not be done first."""
+    def look_up(self) -> None:
+        """Find the steps it names: what cannot be undone must not be done first.
+
+        Raises `ConfigurationError`.
+        """
         if self.undoable:
             self.undo  # noqa: B018 - a cached property
         self.failure_handler  # noqa: B018 - the same

@@ -25,6 +25,8 @@ def call(
 ) -> Future:  # fmt: skip
     """Issue a call of a step; the future gets its result. `fan_out` and `item`: it is an item of that map."""
     run.check_open()
+    if step.refers:
+        step.look_up()
     packed, named = encode_call(step.name, args, kwargs)
     future: Future = run.loop.create_future()
     command = StepCommand(step, len(args), packed, named, future, asyncio.current_task(run.loop))  # type: ignore[arg-type]

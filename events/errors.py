@@ -150,7 +150,7 @@ class RunFailed(RefoldError):
 
     def __init__(self, run_id: str, type: str, message: str, status: str = "failed") -> None:
         told = "failed" if status == "failed" else f"is {status.replace('_', ' ')}"
-        super().__init__(f"run {run_id!r} {told}: {type}: {message}")
+        super().__init__(f"run {run_id!r} {told}" + (f": {type}: {message}" if type else ""))
         self.run_id, self.type, self.message, self.status = run_id, type, message, status
 
 
@@ -243,7 +243,7 @@ class HandlerError(RefoldError):
 class NonDeterminismError(HandlerError):
     """Replay diverged: the handler asked for something else than the log says it did.
 
-    `key` is the place in the command sequence, `expected` what the log holds, `recorded` what the
+    `key` is the place in the command sequence, `expected` what the log holds, `found` what the
     handler asks for now; the message is the whole report with call sites and what to do.
     """
 

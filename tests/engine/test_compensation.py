@@ -223,6 +223,36 @@ async def test_a_step_that_a_person_skipped_is_not_undone(place: Place) -> None:
         assert undone(handle) == ["book#1"]
 
 
+@pytest.mark.parametrize("optional", [False, True])
+async def test_items_of_a_map_are_undone_and_forgiven_like_any_step(optional: Any, place: Place) -> None:
+    alarms: list[str] = []
+
+    @step
+    async def alarm(failed_step: str, failure_reason: str, retry_count: int) -> None:
+        alarms.append(failed_step)
+
+    @step(compensate=unbook, optional=optional, on_fail=alarm)
+    async def booked(what: str) -> str:
+        done.append(what)
+        if what == "nothing":
+            raise RuntimeError("sold out")
+        return f"{what} booked"
+
+    @workflow
+    async def flow(ctx: Context) -> list[Any]:
+        return list(await ctx.map(booked, ["flight", "hotel", "nothing"], limit=1))
+
+    async with engine(place, flow) as e:
+        handle = await e.start(flow)
+        ending = await end(e, handle)
+        assert alarms == ["booked#3"]
+        if optional:
+            assert await handle.result() == ["flight booked", "hotel booked", None]
+        else:
+            assert isinstance(ending, t.RunCompensated)
+            assert undone(handle) == ["booked#2", "booked#1"]
+
+
 # ---- what is undone
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from refold import Context, Engine, Handle, Retry, step, workflow
+from refold import Context, Engine, Handle, Retry, RunFailed, step, workflow
 from refold.engine import compensation
 from refold.events import types as t
 from refold.events.errors import ActRefused
@@ -23,7 +23,7 @@ from tests.engine.bookings import (
     undone,
 )
 from tests.engine.children import SETTINGS, child, lines_until
-from tests.engine.kit import Place, engine, of, until, waiting
+from tests.engine.kit import HandClock, Place, engine, of, seen, until, waiting
 from tests.engine.sagas import WORKFLOWS, effects, undo_forwards
 
 pytestmark = pytest.mark.anyio
@@ -255,6 +255,18 @@ async def test_a_run_does_not_go_back_to_before_what_has_been_undone(how: str, p
     assert done == ["a", "b", "unb", "una"]
 
 
+async def test_a_paused_run_that_is_to_be_undone_is_resumed_for_it(place: Place) -> None:
+    async with engine(place, *FLOWS) as e:
+        handle = await e.start(books_and_waits, "flight", id="r")
+        await waiting(e, "r")
+        await e.pause("r")
+        await e.compensate("r")
+        assert isinstance(await end(e, handle), t.RunCompensated)
+        with pytest.raises(RunFailed, match=r"^run 'r' is compensated$"):
+            await handle.result()
+    assert done == ["flight", "unflight:flight booked"]
+
+
 # ---- restarts
 
 
@@ -299,6 +311,34 @@ async def test_an_evicted_run_is_undone_from_its_log(place: Place) -> None:
         await handle.cancel()
         assert isinstance(await end(e, handle), t.RunCompensated)
     assert done == ["flight", "hotel", "unhotel:hotel booked", "unflight:flight booked"]
+
+
+async def test_a_run_that_waits_to_try_an_undo_again_needs_no_memory(place: Place) -> None:
+    clock, tries = HandClock(), list[int]()
+
+    @step(retry=Retry(max_attempts=3, initial_interval=3600, backoff=1, max_interval=3600, jitter=0))
+    async def undo() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise RuntimeError("not yet")
+
+    @step(compensate=undo)
+    async def do() -> None:
+        pass
+
+    @workflow
+    async def flow(ctx: Context) -> None:
+        await do()
+        raise ValueError("no")
+
+    async with engine(place, flow, clock=clock, memory_bytes=0) as e:
+        handle = await e.start(flow, id="r")
+        for count in (1, 2):
+            await seen(handle, t.StepAttemptFailed, count)
+            await until(lambda: "r" not in e.worker.live)
+            clock.move(3601)
+        assert isinstance(await end(e, handle), t.RunCompensated)
+    assert len(tries) == 3
 
 
 # ---- kill -9
