@@ -112,7 +112,13 @@ class Crew:
                 raise cancelled
         finally:
             self._waiter = None
-            del cancelled  # a cycle through its traceback, which only the collector would find
+            self._tasks.clear()
+            self._ended = _nobody
+            del cancelled  # cycles, which only the collector would find
+
+
+def _nobody(_place: int, _task: Any) -> None:
+    """Hears of the end of a task whose call has ended itself."""
 
 
 class _Group:
