@@ -269,6 +269,7 @@ class Flight:
             if state.phase == "started":
                 head = self._live.head(state.started_id)
                 cut.append(t.StepInterrupted(step=step, attempt=state.attempt, **head))
+                state.phase = "interrupted"  # a paused run is resumed later: see `not_begun`
             if state.phase in ("started", "interrupted"):
                 unknown.append(step)
             elif state.phase in ("scheduled", "released"):
