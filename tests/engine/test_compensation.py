@@ -231,7 +231,7 @@ async def test_items_of_a_map_are_undone_and_forgiven_like_any_step(optional: An
     async def alarm(failed_step: str, failure_reason: str, retry_count: int) -> None:
         alarms.append(failed_step)
 
-    @step(compensate=unbook, optional=optional, on_fail=alarm)
+    @step(compensate=unbook, optional=optional, on_fail=alarm)  # type: ignore[untyped-decorator]
     async def booked(what: str) -> str:
         done.append(what)
         if what == "nothing":
