@@ -72,9 +72,22 @@ async def program(run: Any, args: Raw) -> Any:
     except KeyboardInterrupt:  # a person's Ctrl-C is not the handler's doing
         raise
     except ContinueAsNew as again:
-        return End(t.RunContinued, next_run=next_id(run.run_id), args=again.new_args)
+        return _continued(run, again)
     except BaseException as error:  # SystemExit and its like must end the run, not the process
+        if (wrapped := _inside(error)) is not None:
+            return _continued(run, wrapped)
         raise HandlerExit(f"{type(error).__name__}: {error}") from error
+
+
+def _continued(run: Any, again: ContinueAsNew) -> End:
+    return End(t.RunContinued, next_run=next_id(run.run_id), args=again.new_args)
+
+
+def _inside(error: BaseException) -> ContinueAsNew | None:
+    """A task group wraps what is raised in it: the wish to go on, when nothing else went wrong."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, ContinueAsNew) else None
 
 
 def next_id(run_id: str) -> str:

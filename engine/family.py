@@ -88,13 +88,25 @@ def next_of(live: Any, event: t.RunContinued) -> tuple[Newborn, Along]:
     return born(event.next_run, run.workflow, started)
 
 
-def with_inbox(live: Any, event: t.RunContinued) -> t.RunContinued:
-    """The end, with the place up to which messages go along; later ones are passed on, see `onward`."""
-    return structs.replace(event, inbox=live.host.store.tail(live.run_id + INBOX).version)
+Concerns = tuple[list[Newborn], Along] | None
+"""What is stored, and begun, with a command of the handler's that concerns other runs; None: nothing."""
 
 
-def follows(live: Any, command: Command, event: Event) -> tuple[list[Newborn], Along] | None:
-    """What is stored, and begun, with a command of the handler's that concerns other runs; None: nothing."""
+def goes_on(live: Any, end: t.RunContinued, before: list[Event]) -> tuple[t.RunContinued, Concerns]:
+    """The end with the place up to which messages go along, and what is stored, and begun, with it.
+
+    `before`: what is appended with it; the last message received is among that. See `onward` for those
+    that come later.
+    """
+    seen = max([live.fold.seen, *(getattr(event, "inbox", 0) for event in before)])
+    unseen = live.host.store.read(live.run_id + INBOX, seen)
+    end = structs.replace(end, inbox=unseen[-1].version if unseen else seen)
+    following, along = next_of(live, end)
+    return end, ([following], along + Along(posts=onward.posts(unseen, end.next_run)))
+
+
+def follows(live: Any, command: Command, event: Event) -> Concerns:
+    """What concerns other runs of a command of the handler's, or of its end."""
     kind = type(event)
     if kind is t.ChildStarted:
         assert isinstance(command, ChildCommand)
@@ -104,14 +116,6 @@ def follows(live: Any, command: Command, event: Event) -> tuple[list[Newborn], A
     if kind is t.ChildCancelled:
         assert isinstance(event, t.ChildCancelled)
         return [], Along(posts=(cancel_message(live.run_id, event),))
-    if kind is t.RunContinued:
-        assert isinstance(event, t.RunContinued)
-        following, along = next_of(live, event)
-        unseen = live.host.store.read(live.run_id + INBOX, live.fold.seen)
-        along += Along(
-            posts=onward.posts((row for row in unseen if row.version <= event.inbox), event.next_run)
-        )
-        return [following], along
     if kind in t.ENDS:
         return [], Along(posts=end_message(live.run_id, live.run.started, event, live.untold))
     return None

@@ -227,9 +227,10 @@ class LiveRun:
                 urgent = urgent or not command.step.options.pure
             else:
                 urgent = True
+                concerns: family.Concerns = family.follows(self, command, event)
                 if type(event) is t.RunContinued:
-                    events[-1] = event = family.with_inbox(self, event)
-                if (concerns := family.follows(self, command, event)) is not None:
+                    events[-1], concerns = family.goes_on(self, event, events)
+                if concerns is not None:
                     newborn += concerns[0]
                     along += concerns[1]
         flight.forget(cause)

@@ -1,6 +1,7 @@
 """What an engine says to runs that go on: signals, votes, answers, and operators' acts."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -9,10 +10,10 @@ from ..events import codec, types as t
 from ..events.clock import Clock
 from ..events.errors import AppendRefused, InboxFull, RunEnded, RunNotFound, VoteRefused
 from ..events.gate import Gate
-from ..events.store import Store
+from ..events.store import Store, Unit
 from ..events.stream import INBOX
 from ..events.types import Event
-from . import acts, ballots, blocked, inbox
+from . import acts, ballots, blocked, inbox, onward
 from .live import LiveRun
 from .names import check_name, check_text
 from .settings import Settings
@@ -33,6 +34,7 @@ class Talking:
     clock: Clock
     settings: Settings
     _worker: Worker | None
+    _append: Callable[[Unit], Any]
 
     @property
     def store(self) -> Store:
@@ -56,23 +58,24 @@ class Talking:
         check_name(by, "by")
         if id is not None:
             check_name(id, "signal id")
-        self._open_work(run_id)
         packed = codec.encode(payload, f"payload of event {name!r}")
-        live = self._live(run_id)
-        if live is None or (id and id in live.signal_ids):  # the first may yet be refused: the inbox is not
-            if live is not None and not live.undurable:
+        said: dict[str, Any] = {"name": name, "payload": packed, "signal_id": id or ""}
+
+        async def here(live: LiveRun) -> None:
+            if id and id in live.signal_ids:
+                if live.undurable:  # the first may yet be refused: the inbox is not
+                    await self._post(live.run_id, t.SignalSent(**said, **self._message(by)))
                 return
-            await self._post(
-                run_id, t.SignalSent(name=name, payload=packed, signal_id=id or "", **self._message(by))
-            )
-            return
-        if live.host.log.full:
-            await live.host.log.room()
-        told = Told()
-        live.deliver(
-            t.SignalReceived(name=name, payload=packed, signal_id=id or "", **live.head("", by)), told=told
-        )
-        await told.durable()
+            told = Told()
+            live.deliver(t.SignalReceived(**said, **live.head("", by)), told=told)
+            await told.durable()
+
+        async def there(run_id: str) -> None:
+            await self._post(run_id, t.SignalSent(**said, **self._message(by)))
+
+        if self._worker is not None and self._worker.log.full:
+            await self._worker.log.room()
+        await self._reach(run_id, here, there, in_order=True)
 
     async def cancel(self, run_id: str, reason: str = "", *, by: str = "user") -> None:
         """Ask a run to stop: its handler sees `CancelledError` where it waits and may clean up.
@@ -82,14 +85,16 @@ class Talking:
         """
         check_text(reason, "reason")
         check_name(by, "by")
-        self._open_work(run_id)
-        live = self._live(run_id)
-        if live is None:
+
+        async def here(live: LiveRun) -> None:
+            told = Told()
+            acts.cancel(live, t.RunCancelRequested(reason=reason, **live.head("", by)), told)
+            await told.durable()
+
+        async def there(run_id: str) -> None:
             await self._post(run_id, t.CancelSent(reason=reason, **self._message(by)))
-            return
-        told = Told()
-        acts.cancel(live, t.RunCancelRequested(reason=reason, **live.head("", by)), told)
-        await told.durable()
+
+        await self._reach(run_id, here, there)
 
     # ---- people
 
@@ -246,23 +251,56 @@ class Talking:
     async def _act(self, run_id: str, verb: str, by: str, **fields: Any) -> None:
         check_name(by, "by")
         check_text(fields.get("reason", ""), "reason")
-        self._open_work(run_id)
-        live = self._live(run_id)
-        if live is not None:
+
+        async def here(live: LiveRun) -> None:
             request = acts.request_of(verb, live.head("", by), **fields)
             told = Told()
             try:
                 acts.act(live, request, told=told)
                 await told.durable()
-                return
-            except AppendRefused:
-                pass  # the run is being built anew: ask through its inbox
-        await self._post(run_id, acts.request_of(verb, self._message(by), **fields))
-        if self._worker is not None and run_id in self._worker.blocked:
-            blocked.take_requests(self._worker, run_id)
-            await self._worker.log.flush()
+            except AppendRefused:  # the run is being built anew: ask through its inbox
+                await there(live.run_id)
+
+        async def there(run_id: str) -> None:
+            await self._post(run_id, acts.request_of(verb, self._message(by), **fields))
+            if self._worker is not None and run_id in self._worker.blocked:
+                blocked.take_requests(self._worker, run_id)
+                await self._worker.log.flush()
+
+        await self._reach(run_id, here, there, follow=verb in onward.ABOUT_THE_RUN)
 
     # ---- how
+
+    async def _reach(
+        self, run_id: str, here: Callable[[LiveRun], Awaitable[None]],
+        there: Callable[[str], Awaitable[None]], *, follow: bool = True, in_order: bool = False,
+    ) -> None:  # fmt: skip
+        """Speak to a run in memory or through its inbox; to the last of those that it went on as."""
+        while True:
+            if follow:
+                run_id = await self._current(run_id)
+            self._open_work(run_id)
+            live = self._live(run_id)
+            if live is None or (in_order and live.host.drain_inbox(live)):  # first what was sent before
+                await there(run_id)
+                return
+            if not live.run.closed:
+                await here(live)
+                return
+            await live.host.log.flush()  # its end is on its way
+
+    async def _current(self, run_id: str) -> str:
+        """The run itself, or the one that it went on as; what was left behind is brought along first."""
+        while (work := self.store.work(run_id)) is not None and work.status == "continued":
+            unit = onward.left_behind(self.store, self.clock, work)
+            if unit is not None:
+                with contextlib.suppress(AppendRefused):  # somebody else has done it: look again
+                    await self._append(unit)
+                continue
+            run_id = onward.next_run(self.store, run_id)
+            if self._worker is not None:
+                self._worker.mail_for(run_id)
+        return run_id
 
     def _live(self, run_id: str) -> LiveRun | None:
         """The run, if it is in this process's memory and can be spoken to."""
@@ -279,11 +317,12 @@ class Talking:
             )
         if self._worker is None:
             inbox.post(self.store, run_id, message, expected)
-            return
-        told = Told()
-        self._worker.log.append(inbox.mail(run_id, message, expected), told, retry=False)
-        await told.durable()
-        self._worker.mail_for(run_id)
+        else:
+            told = Told()
+            self._worker.log.append(inbox.mail(run_id, message, expected), told, retry=False)
+            await told.durable()
+            self._worker.mail_for(run_id)
+        await self._current(run_id)  # it may have gone on meanwhile, without this message
 
     def _message(self, by: str) -> dict[str, Any]:
         return inbox.message_head(self.clock, by)

@@ -167,7 +167,8 @@ class Worker:
         """A run that another one has started, in its own append, is durable."""
         run_id = newborn.run_id
         here = self.workflows.get((newborn.workflow.name, newborn.workflow.version))
-        brought = run_id in self.live or self.recovery.loads(run_id)  # `look` saw it first: never two handlers
+        # `look` may have seen it first: never two handlers of one run.
+        brought = run_id in self.live or self.recovery.loads(run_id)
         if here is None or brought or not self.has_room or self.closing:
             self.recovery.enqueue(run_id)
             return
@@ -199,7 +200,7 @@ class Worker:
         if work is not None and work.state != "done":
             self.recovery.enqueue(run_id)
         elif work is not None and work.status == "continued":
-            blocked.pass_on(self, run_id, work.seen)
+            blocked.pass_on(self, run_id)
 
     @property
     def has_room(self) -> bool:

@@ -167,7 +167,8 @@ class MemoryStore(POPOApplicationRecorder):
         ]
 
     def _has_mail(self, work: Work) -> bool:
-        return work.state != "done" and self._mail[work.run_id] > work.seen
+        over = work.state == "done" and work.status != "continued"
+        return not over and self._mail[work.run_id] > work.seen
 
     def running(self, after: str = "", limit: int = 1000) -> list[str]:
         """Ids of runs in state `running` greater than `after`."""

@@ -127,6 +127,8 @@ class RunContinued(Event, frozen=True, kw_only=True, omit_defaults=True):
     next_run: str
     args: Raw
     open: tuple[int, ...] = ()
+    inbox: int = 0
+    """Version of the last inbox message that the run received or that went along to the next one."""
 
 
 class RunCompensated(Event, frozen=True, kw_only=True, omit_defaults=True):

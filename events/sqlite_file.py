@@ -15,7 +15,7 @@ from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFu
 
 APPLICATION_ID = 0x5246_4C44
 """`RFLD`: at byte 68 of every Refold file, so that `file` and others can tell what it is."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_S = 5.0
 """How long to wait for another process that writes, before `StoreBusy`."""
 CACHED_STATEMENTS = 128

@@ -102,7 +102,10 @@ class Store(Protocol):
         ...
 
     def due(self, now: float, limit: int = 1000) -> list[str]:
-        """Ids of runs that want attention: due ones (pending or waiting) first, then those with mail."""
+        """Ids of runs that want attention: due ones (pending or waiting) first, then those with mail.
+
+        Of those that are done only `continued` ones: their mail is for the run that goes on.
+        """
         ...
 
     def running(self, after: str = "", limit: int = 1000) -> list[str]:

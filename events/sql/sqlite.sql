@@ -68,8 +68,8 @@ SELECT run_id, workflow, version, state, due_at, seen, generation, status FROM w
 SELECT run_id FROM work WHERE state IN ('pending', 'waiting') AND due_at <= ? ORDER BY due_at, run_id LIMIT ?
 
 -- name: mail
--- Runs with messages they have not consumed.
-SELECT run_id FROM work WHERE mail > seen AND state <> 'done' ORDER BY run_id LIMIT ?
+-- Runs with messages they have not consumed; those of a run that went on as another one are for that one.
+SELECT run_id FROM work WHERE mail > seen AND (state <> 'done' OR status = 'continued') ORDER BY run_id LIMIT ?
 
 -- name: running
 SELECT run_id FROM work WHERE state = 'running' AND run_id > ? ORDER BY run_id LIMIT ?

@@ -20,6 +20,16 @@ async def asks_people(ctx: Context, needed: int) -> list[str]:
     return (await ctx.approval("?", approvers=needed)).approvals
 
 
+@workflow
+async def collects(ctx: Context, expected: int, at_once: int, so_far: list[str]) -> list[str]:
+    """So many letters, a few of them by each run."""
+    for _ in range(at_once):
+        so_far.append(await ctx.wait_for_event("letter"))
+    if len(so_far) < expected:
+        ctx.continue_as_new(expected, at_once, so_far)
+    return so_far
+
+
 WAYS = ("here", "evicted", "outside")
 """Where the voter is: beside the handler, beside one that was let go, in an engine that only talks."""
 
@@ -40,7 +50,7 @@ def memory(way: str) -> dict[str, Any]:
     return {"memory_bytes": 0} if way == "evicted" else {}
 
 
-WORKFLOWS = (asks_people,)
+WORKFLOWS = (asks_people, collects)
 
 
 async def asks(url: str) -> None:
@@ -65,8 +75,23 @@ async def votes(url: str, by: str, gates: str) -> None:
     say("done")
 
 
+async def writes(url: str, run_id: str, name: str, count: str) -> None:
+    """Send a run so many letters."""
+    async with Engine(url, execute=False) as engine:
+        for number in range(int(count)):
+            await engine.signal(run_id, "letter", f"{name}{number}", by=f"process {name}")
+    say("sent")
+
+
+async def serves(url: str) -> None:
+    """Execute whatever there is until it is killed."""
+    async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS):
+        say("serving")
+        await asyncio.Event().wait()
+
+
 PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
-    program.__name__: program for program in (asks, votes)
+    program.__name__: program for program in (asks, votes, writes, serves)
 }
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from refold.events.errors import (
     StoreFull,
 )
 from refold.events.sqlite import SQLiteStore
+from refold.events.sqlite_file import SCHEMA_VERSION
 from refold.events.store import Append, Unit
 from refold.events.stream import Row, check_chain
 from refold.events.verify import verify
@@ -85,7 +86,7 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
     newer.execute("UPDATE meta SET value = '17' WHERE key = 'schema_version'")
     newer.commit()
     newer.close()
-    with pytest.raises(SchemaMismatch, match=r"schema version 17, .* up to 2: .*upgrade"):
+    with pytest.raises(SchemaMismatch, match=rf"schema version 17, .* up to {SCHEMA_VERSION}: .*upgrade"):
         SQLiteStore(path)
 
 
