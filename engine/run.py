@@ -85,6 +85,7 @@ class Run:
         self._recent: list[Command] = []
         self._ahead: Sequence[Event] | None = None
         self._found: set[int] = set()
+        self._passed: dict[type[Event], int] = {}
 
     # ---- what the handler asks for
 
@@ -95,12 +96,16 @@ class Run:
 
     def recorded(self, kind: type[Event], **same: Any) -> Event | None:
         """On replay the next event of this kind and with these values that this very activation recorded."""
-        for place, event in enumerate(self._ahead or ()):
-            if type(event) is not kind or place in self._found:
-                continue
-            if all(getattr(event, name) == value for name, value in same.items()):
+        ahead, settled = self._ahead or (), True
+        for place in range(self._passed.get(kind, 0), len(ahead)):
+            event = ahead[place]
+            theirs = type(event) is not kind or place in self._found
+            if not theirs and all(getattr(event, name) == value for name, value in same.items()):
                 self._found.add(place)
                 return event
+            settled = settled and theirs
+            if settled:  # not looked at again: 4,000 conditions in one activation took 2.7 s
+                self._passed[kind] = place + 1
         return None
 
     @property
@@ -353,8 +358,8 @@ class Run:
             self.raise_floors(floors)
         new = not commands and last and (is_open or first)
         self._ahead = None if new else commands
-        if self._found:
-            self._found = set()
+        if self._found or self._passed:
+            self._found, self._passed = set(), {}
         self._activate(cause)
         self.match(commands)
         if not new:
