@@ -146,8 +146,8 @@ class Repairing:
 
         Returns the new run's id. What the shared history completed is not done again.
 
-        Raises `ActRefused` when a child of it is still open there, `ConfigurationError` for the id,
-        `RunNotFound`, `StoreError`.
+        Raises `ActRefused` when a child of it is still open there, or something done there has been undone,
+        `ConfigurationError` for the id, `RunNotFound`, `StoreError`.
         """
         new_id = check_run_id(id) if id is not None else new_run_id()
         if self.store.work(new_id) is not None:
@@ -156,13 +156,19 @@ class Repairing:
         if at is not None:
             kept = rewind.at_version(history, at)
         else:
-            kept = len(history.activations) - (history.end is not None)
+            end = rewind.handler_end(history.activations)
+            kept = len(history.activations) if end is None else end
         shared = history.activations[:kept] or [history.activations[0]._replace(commands=[])]
         still = rewind.still_open(shared)
         if still.children:
             names = ", ".join(child.run_id for child in still.children.values())
             raise ActRefused(
                 f"run {run_id} waits there for its child {names}, which is not forked: fork later"
+            )
+        if undone := rewind.undone_since(history, shared):
+            raise ActRefused(
+                f"run {run_id}: {', '.join(undone)} has been undone, and a fork would take it for done: "
+                "fork it from an earlier event"
             )
         version = history.ends_at[kept - 1] if kept else 1
         await self._append(_forked(history, shared, new_id, version, check_name(by, "by"), self.clock))

@@ -152,7 +152,9 @@ def before_failure(history: History) -> tuple[int, frozenset[int]]:
     Back to before the first of the steps that failed together with the last one; without a failed step, to
     before the cause on which the handler ended.
     """
-    activations = _of_handler(history.activations)
+    activations = history.activations
+    if (end := handler_end(activations)) is not None:
+        activations = activations[: end + 1]
     failed = [place for place, a in enumerate(activations) if _is_failure(a.cause)]
     if not failed:
         last = len(activations) - 1
@@ -165,13 +167,27 @@ def before_failure(history: History) -> tuple[int, frozenset[int]]:
     return together[0], frozenset(event_number(activations[place].cause) for place in together)
 
 
-def _of_handler(activations: list[Activation]) -> list[Activation]:
-    """Up to the one in which the handler ended: without the steps of its `always`."""
+def handler_end(activations: list[Activation]) -> int | None:
+    """Place of the activation in which the handler ended: its steps come before, those of `always` after."""
     for place, activation in enumerate(activations):
-        for event in activation.commands:
-            if isinstance(event, t.CheckpointRecorded) and event.name == ALWAYS and not event.task:
-                return activations[: place + 1]
-    return activations
+        if any(_ends_handler(event) for event in activation.commands):
+            return place
+    return None
+
+
+def _ends_handler(event: Event) -> bool:
+    if isinstance(event, t.CheckpointRecorded):
+        return event.name == ALWAYS and not event.task
+    return isinstance(event, (t.CompensationStarted, *t.ENDS))
+
+
+def undone_since(history: History, shared: Iterable[Activation]) -> list[str]:
+    """Keys of what these activations have done, and the run has undone."""
+    undone = {e.key for a in history.activations for e in a.commands if isinstance(e, t.StepCompensated)}
+    keys = {e.step: e.key for a in history.activations for e in a.commands if isinstance(e, t.StepScheduled)}
+    done = [keys.get(a.cause.step, "") for a in shared if isinstance(a.cause, t.StepCompleted)]
+    done += [e.key for a in shared for e in a.commands if isinstance(e, t.CompensationRegistered)]
+    return [key for key in done if key in undone]
 
 
 def _is_failure(cause: Event) -> bool:

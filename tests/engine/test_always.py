@@ -299,3 +299,15 @@ async def test_a_retry_of_a_failed_run_goes_back_to_its_handler_not_to_what_foll
         await until(lambda: len(of(handle, *t.ENDS)) == 2)
         assert await handle.result() == "yes"
     assert said == ["begins", "failed", "completed"]
+
+
+async def test_a_fork_shares_what_the_handler_did_and_has_an_always_of_its_own(place: Place) -> None:
+    async with engine(place, flow) as e:
+        handle = await e.start(flow, "failed", id="r")
+        with pytest.raises(RunFailed):
+            await handle.result()
+        fork = await e.get(await e.fork("r", id="f"))
+        with pytest.raises(RunFailed):
+            await fork.result()
+        assert len(of(fork, t.CheckpointRecorded)) == 1
+    assert said == ["status failed", "tidied"] * 2

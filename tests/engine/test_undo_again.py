@@ -267,6 +267,17 @@ async def test_a_paused_run_that_is_to_be_undone_is_resumed_for_it(place: Place)
     assert done == ["flight", "unflight:flight booked"]
 
 
+async def test_a_fork_does_not_take_for_done_what_has_been_undone(place: Place) -> None:
+    async with engine(place, *FLOWS) as e:
+        handle = await e.start(books, "flight", "nothing", id="r")
+        await end(e, handle)
+        with pytest.raises(ActRefused, match="book#1 has been undone"):
+            await e.fork("r")
+        fork = await e.get(await e.fork("r", at=1, id="again"))
+        assert isinstance(await end(e, fork), t.RunCompensated)
+    assert done == ["flight", "nothing", "unflight:flight booked"] * 2
+
+
 # ---- restarts
 
 
