@@ -136,6 +136,7 @@ def set_value(run: Any, key: str, value: Any) -> None:
         last = kept.writers.get(key)
         if last is not None and last.path != path and _beside(run, task, last):
             fields["conflict"] = last.path
+        run.held += len(packed) - len(kept.values.get(key, b""))
         kept.values[key], kept.writers[key] = packed, Write(path, run.loop.count)
     run.issue(MarkerCommand(t.ContextSet, ("key", "value"), **fields))
 
@@ -167,6 +168,7 @@ def get_value(run: Any, key: str, default: Any, type: Any) -> Any:
 def remember(run: Any, command: Any, result: Raw) -> None:
     """Keep what a step has returned, decoded once more: nobody else changes it."""
     output = command.step.decode_result(result, f"result of {command.key}")
+    run.held += 200 + len(result)
     memory(run).outputs.append(ContextEntry(command.key, command.step.name, command.iteration, output))
 
 

@@ -117,6 +117,7 @@ class _FanOut:
 
     def begin(self) -> None:
         """Start as many tasks as may be under way."""
+        self.run.held += self.size
         for number in range(min(self.command.limit or self.left, self.left)):
             self.crew.add(number, self._work())
 
@@ -143,8 +144,14 @@ class _FanOut:
             self.error = self.error or error
             self.crew.stop()
 
+    @property
+    def size(self) -> int:
+        """Bytes that the items take, and a little for each and for its result."""
+        return len(self.command.items) + 150 * self.command.count
+
     def close(self) -> None:
         """Items that have not begun never will."""
+        self.run.held -= self.size
         if self.left and not self.run.loop.evicting and not self.run.closed:
             self.run.issue(CancelCommand(self.command))
 

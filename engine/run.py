@@ -78,6 +78,8 @@ class Run:
         """Those that came before their wait."""
         self.memory: data.Memory | None = None
         """Shared context, attributes, patches …; made when first needed."""
+        self.held = 0
+        """Bytes of values that it keeps: items of open maps, shared context, outputs."""
         self._waiting: dict[str, list[WaitCommand]] = {}
         self._main: Any = None
         self._ordinals: dict[str, int] = {}

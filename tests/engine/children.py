@@ -97,7 +97,23 @@ async def fans(ctx: Context, folder: str) -> int:
     return sum(await ctx.map(item, range(1000)))
 
 
-WORKFLOWS = (marks, single, blocks, counts, fans)
+@step
+async def mark_number(folder: str, number: int) -> int:
+    mark(folder, str(number))
+    return number
+
+
+@workflow
+async def marks_one(ctx: Context, where: tuple[str, int]) -> int:
+    return await mark_number(*where)
+
+
+@workflow
+async def families(ctx: Context, folder: str) -> int:
+    return sum(await ctx.map(marks_one, [(folder, number) for number in range(1000)]))
+
+
+WORKFLOWS = (marks, single, blocks, counts, fans, families)
 
 
 # ---- programs -------------------------------------------------------------------------------------
@@ -105,7 +121,7 @@ WORKFLOWS = (marks, single, blocks, counts, fans)
 
 async def execute(url: str, name: str, folder: str) -> None:
     """Start (or find) run `r` and wait for its result; say how that ended."""
-    flow = {"marks": marks, "single": single, "blocks": blocks, "fans": fans}[name]
+    flow = {"marks": marks, "single": single, "blocks": blocks, "fans": fans, "families": families}[name]
     async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
         say("owner", engine.worker.owner)
         handle = await engine.start(flow, folder, id="r")
