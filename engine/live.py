@@ -383,7 +383,7 @@ class LiveRun:
     def size(self) -> int:
         """Estimate of what the run holds in memory, in bytes."""
         waiting = len(self.run.steps) + len(self.run.timers)
-        return 6_000 + 4_000 * len(self.run.loop.tasks) + 600 * waiting
+        return 6_000 + 4_000 * len(self.run.loop.tasks) + 600 * waiting + self.run.held
 
     def leave(self) -> None:
         """Stop bodies and timers and unwind the handler; the log has everything."""
