@@ -1,9 +1,11 @@
 """What may be a name: of a run, a key, an event, a step, a principal. Checked before anything is written."""
 
+import re
 from typing import Any
 
 from ..events.errors import ConfigurationError
 
+_TAKEN = re.compile(r"~r?[0-9]+$")
 LONGEST = 200
 """Characters of a name."""
 LONGEST_TEXT = 8_192
@@ -25,6 +27,10 @@ def check_run_id(value: Any) -> str:
     if "/" in name or name != name.strip() or name == "key":  # `key/…` are the streams of start keys
         raise ConfigurationError(
             f"run id {name!r}: expected no '/', no spaces around it, and not the word 'key' alone"
+        )
+    if _TAKEN.search(name):
+        raise ConfigurationError(
+            f"run id {name!r}: ids that end so are those of children, or of runs that go on"
         )
     return name
 

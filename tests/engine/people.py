@@ -11,7 +11,7 @@ from typing import Any
 
 from refold import Context, Engine, workflow
 from refold.events.errors import VoteRefused
-from tests.engine.children import SETTINGS, say
+from tests.engine.children import SETTINGS, say, single
 from tests.engine.kit import Place, engine as open_engine, waiting
 
 
@@ -50,7 +50,12 @@ def memory(way: str) -> dict[str, Any]:
     return {"memory_bytes": 0} if way == "evicted" else {}
 
 
-WORKFLOWS = (asks_people, collects)
+@workflow
+async def parent_of_marks(ctx: Context, folder: str) -> str:
+    return f"above: {await ctx.child(single, folder)}"
+
+
+WORKFLOWS = (asks_people, collects, parent_of_marks)
 
 
 async def asks(url: str) -> None:
@@ -83,6 +88,14 @@ async def writes(url: str, run_id: str, name: str, count: str) -> None:
     say("sent")
 
 
+async def works_below(url: str, folder: str) -> None:
+    """Execute run `r`, whose child leaves a mark and waits."""
+    async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS) as engine:
+        handle = await engine.start(parent_of_marks, folder, id="r")
+        say("started")
+        await handle.result()
+
+
 async def serves(url: str) -> None:
     """Execute whatever there is until it is killed."""
     async with Engine(url, workflows=WORKFLOWS, settings=SETTINGS):
@@ -91,7 +104,7 @@ async def serves(url: str) -> None:
 
 
 PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
-    program.__name__: program for program in (asks, votes, writes, serves)
+    program.__name__: program for program in (asks, votes, writes, works_below, serves)
 }
 
 if __name__ == "__main__":
