@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..events.errors import ConfigurationError
 from .data import skip
+from .step import Step
 
 T = TypeVar("T")
 
@@ -45,8 +46,9 @@ class Branch(Struct, frozen=True):
     def title(self) -> str:
         """Its name, or that of its step or function, before it begins."""
         inside = getattr(self.fn, "cr_frame", None)  # a step's coroutine knows its step
-        known = inside.f_locals.get("self", self.fn) if inside is not None else self.fn
-        return self.name or str(getattr(known, "name", getattr(self.fn, "__name__", "branch")))
+        known = inside.f_locals.get("self") if inside is not None else self.fn
+        own = known.name if isinstance(known, Step) else getattr(self.fn, "__name__", "branch")
+        return self.name or str(own)
 
 
 class Pending(list[Any]):
