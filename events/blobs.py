@@ -102,7 +102,7 @@ def references(tag: str, state: bytes) -> set[str]:
     return found
 
 
-def checked(digest: str, content: bytes | None, place: str) -> bytes:
+def checked(digest: str, content: object, place: str) -> bytes:
     """The content as a store has it. Raises `StoreCorrupt` when it is missing or not what it was."""
     if content is None:
         raise StoreCorrupt(f"{place}: the content {digest} of a large value is missing; restore a backup")
