@@ -134,9 +134,9 @@ async def _watch(
 def _outcome(error: RefoldError) -> dict[str, Any]:
     """For `--json`: how the run ended, or why it cannot go on."""
     if isinstance(error, RunFailed):
-        return {"status": "failed", "error": {"type": error.type, "message": error.message}}
+        return {"status": error.status, "error": {"type": error.type, "message": error.message}}
     if isinstance(error, RunCancelled):
-        return {"status": "cancelled", "reason": error.reason}
+        return {"status": error.status, "reason": error.reason}
     status = "diverged" if isinstance(error, NonDeterminismError) else "blocked"
     return {"status": status, "error": {"type": type(error).__name__, "message": str(error)}}
 
