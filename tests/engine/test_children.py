@@ -128,7 +128,7 @@ async def test_arguments_and_what_is_no_workflow_are_refused_before_anything_is_
 
     async with engine(place, bad) as e:
         for how, kind in {
-            "value": "ValueRefused", "count": "Configuration", "type": "ValueRefused", "step": "Configuration",
+            "value": "ValueRef", "count": "Configuration", "type": "ValueRef", "step": "Configuration",
         }.items():  # fmt: skip
             handle = await e.start(bad, how)
             with pytest.raises(RunFailed, match=kind):
