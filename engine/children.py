@@ -29,8 +29,8 @@ class ChildCommand(Command):
     def kept_number(self) -> int:  # type: ignore[override]
         return self.fan_out.number + 1 + self.item if self.fan_out is not None else 0
 
-    def open_among(self, run: Any) -> dict[int, Any]:
-        return run.children  # type: ignore[no-any-return]
+    def open_among(self, run: Any) -> dict[int, Any] | None:
+        return None if self.future is None else run.children
 
     def bound(self, run: Any, event: Event | None) -> None:
         if self.future is not None and not self.future.cancelled():

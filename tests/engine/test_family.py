@@ -231,6 +231,25 @@ async def test_a_detached_child_outlives_its_parent(end: str, place: Place) -> N
         assert work_agrees(e.store)
 
 
+async def test_a_detached_child_is_started_although_its_parent_ends_at_once(place: Place) -> None:
+    @workflow
+    async def sends(ctx: Context, how: str) -> str:
+        run_id: str = await ctx.child(low, wait=False)
+        if how == "continues":
+            ctx.continue_as_new("ends")
+        if how == "fails":
+            raise ValueError(run_id)
+        return run_id
+
+    async with engine(place, sends) as e:
+        for how in ("ends", "continues", "fails"):
+            await e.start(sends, how, id=how)
+            await e.signal(f"{how}~1", "say", how)
+            assert await (await e.get(f"{how}~1")).result() == how
+        assert e.store.work("continues~r2~1") is not None
+        assert work_agrees(e.store)
+
+
 # ---- children that go on as new runs
 
 
