@@ -22,6 +22,8 @@ from ..events.store import Store, Unit
 from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
+from ..projections.core import CORE
+from ..projections.projection import Projection
 from .closing import to_its_end
 from .family import Along
 from .handle import Handle
@@ -65,6 +67,7 @@ class Engine(Talking, Repairing):
         execute: False: only talk to the store (start, signal, cancel, look), another process executes.
         settings: see `Settings`.
         clock: replace time in tests.
+        projections: read models of your own, kept up beside the ones that every store has.
 
     Raises (on entering):
         StoreBusy: another process executes this store; the message names it.
@@ -79,6 +82,7 @@ class Engine(Talking, Repairing):
         execute: bool = True,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        projections: Iterable[Projection] = (),
     ) -> None:
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
@@ -88,6 +92,7 @@ class Engine(Talking, Repairing):
         self._store: Store | None = None
         self._holds = False
         self._worker: Worker | None = None
+        self._projections = (*CORE, *projections)
         self._views: ReadModels | None = None
 
     # ---- life
@@ -105,7 +110,7 @@ class Engine(Talking, Repairing):
                 self._worker = Worker(store, self.workflows, self.clock, owner, self.settings)
                 self._worker.start()
             if self.settings.projections and self.execute:
-                self._views = ReadModels(store)
+                self._views = ReadModels(store, self._projections)
                 self._views.follow()
         except BaseException:
             await self.close()
@@ -151,7 +156,7 @@ class Engine(Talking, Repairing):
     def projections(self) -> ReadModels:
         """The read models: `rebuild`, `check`, `wait`, and queries."""
         if self._views is None:
-            self._views = ReadModels(self.store)
+            self._views = ReadModels(self.store, self._projections)
         return self._views
 
     @property
