@@ -7,7 +7,7 @@ from msgspec import Raw, structs
 from ..events import types as t
 from ..events.blobs import bring_back
 from ..events.clock import new_event_id, new_seed
-from ..events.registry import encode_event
+from ..events.registry import decode_event, encode_event
 from ..events.run_events import Ancestor, Carried
 from ..events.store import Append, Post
 from ..events.stream import INBOX, Tail, chain
@@ -45,6 +45,10 @@ class Along(NamedTuple):
 
 
 NOTHING_ALONG = Along()
+LAST_ROWS = 100
+"""Of a stream, among which its end is looked for: few facts follow an end."""
+_REPAIRS: tuple[type[Event], ...] = (t.RunRewound, t.RunReopened)
+_ENDS_AND_REPAIRS = frozenset(kind.TAG for kind in (*t.ENDS, *_REPAIRS))
 
 
 def born(run_id: str, workflow: Workflow[Any, Any], started: t.RunStarted) -> tuple[Newborn, Along]:
@@ -160,6 +164,16 @@ def _failure(end: Event) -> t.Failure | None:
 def post(run_id: str, message: Event) -> Post:
     """A message for a run's inbox."""
     return Post(run_id, message.TAG, encode_event(message))
+
+
+def still_ended(store: Any, message: t.ChildEndSent) -> bool:
+    """Whether the end that a child has told of is its end still; a repaired child tells of another one."""
+    tail = store.tail(message.run_id).version
+    for row in reversed(store.read(message.run_id, max(0, tail - LAST_ROWS))):
+        if row.tag in _ENDS_AND_REPAIRS:
+            event = decode_event(row.tag, row.state, row)
+            return event.id == message.cause
+    return True
 
 
 def cancel_message(run_id: str, cause: Event) -> Post:

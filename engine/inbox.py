@@ -14,7 +14,7 @@ from ..events.registry import encode_event
 from ..events.store import Post, Store, Unit
 from ..events.stream import INBOX
 from ..events.types import Event
-from . import acts, ballots
+from . import acts, ballots, family
 from .live import LiveRun
 
 PAGE = 500
@@ -103,6 +103,9 @@ def _vote(live: LiveRun, message: t.VoteSent, version: int) -> None:
 
 
 def _child_ended(live: LiveRun, message: t.ChildEndSent, version: int) -> None:
+    if message.status != "completed" and not family.still_ended(live.host.store, message):
+        skip(live, version, f"child {message.run_id} was repaired after it had ended so")
+        return
     head = live.head(message.id, message.by)
     live.deliver(
         t.ChildEnded(

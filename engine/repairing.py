@@ -97,9 +97,9 @@ class Repairing:
         else:
             kept, but = rewind.before_failure(history) if keep else (0, frozenset())
         planned = rewind.plan(history, kept, keep=keep, but=but)
-        await self._repair(history, planned.events(self._heads(history, by), verb="retry", reason=reason))
-        for child in planned.fields["children"]:
+        for child in planned.fields["children"]:  # first: what they said at their end is then out of date
             await self._retry_child(history, child, reason, by)
+        await self._repair(history, planned.events(self._heads(history, by), verb="retry", reason=reason))
 
     async def _retry_child(self, history: History, number: int, reason: str, by: str) -> None:
         """A child that failed, and is waited for again, is retried with its parent."""

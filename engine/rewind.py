@@ -14,10 +14,13 @@ from ..events.clock import new_event_id
 from ..events.errors import ActRefused, RefoldError
 from ..events.registry import encode_event
 from ..events.types import Event, Spent
+from . import family
 from .commands import event_number
 from .ending import ALWAYS
 from .loader import History, whole_history
 from .run import Activation
+
+_CHILD_OVER = (t.ChildEnded, t.ChildCancelled)
 
 
 class Plan(NamedTuple):
@@ -29,6 +32,8 @@ class Plan(NamedTuple):
     """Of `run.rewound`: what is dropped, and what is open again."""
     again: list[Event]
     """Causes that reached the run later and are delivered again, in order."""
+    orphans: list[t.ChildStarted]
+    """Children that are as if never started, and still run."""
 
     def events(self, head: Callable[[], dict[str, Any]], **said: Any) -> list[Event]:
         """What to append."""
@@ -118,7 +123,9 @@ def plan(history: History, kept: int, *, keep: bool = True, but: frozenset[int] 
     }
     causes = [activation.cause for activation in rest if activation.cause is not activations[0].cause]
     again = [made for cause in causes if (made := _again(cause, still, keep, but)) is not None]
-    return Plan(to, fields, again)
+    over = {e.child for a in rest for e in (a.cause, *a.commands) if isinstance(e, _CHILD_OVER)}
+    orphans = [e for e in commands if isinstance(e, t.ChildStarted) and e.child not in over]
+    return Plan(to, fields, again, [child for child in orphans if not child.detached])
 
 
 def _given(event: Event) -> int:
@@ -259,5 +266,14 @@ def rewind_live(live: Any, request: t.RequestSent, head: dict[str, Any], told: A
         if error is None:
             live.host.reload(live)
 
-    live.append(events, told=stored)
+    posts = tuple(
+        family.cancel_message(live.run_id, _given_up(child, events[0])) for child in planned.orphans
+    )
+    live.append(events, told=stored, along=family.Along(posts=posts))
     live.lost = True  # what comes in until then is kept, and fed to the new handler
+
+
+def _given_up(child: t.ChildStarted, by: Event) -> t.ChildCancelled:
+    return t.ChildCancelled(
+        child=child.child, run_id=child.run_id, id=by.id, at=by.at, by=by.by, trace=by.trace
+    )

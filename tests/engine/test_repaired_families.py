@@ -117,3 +117,43 @@ async def gated_part(ctx: Context) -> str:
 @workflow
 async def gated_machine(ctx: Context) -> str:
     return str(await ctx.child(gated_part))
+
+
+@workflow
+async def fleet(ctx: Context) -> list[str]:
+    return list(await ctx.map(part, ["a", "b", "c", "d"], limit=2))
+
+
+async def test_a_map_of_children_is_retried_where_it_failed(place: Place) -> None:
+    async with engine(place, fleet) as it:
+        handle = await it.start(fleet, id="f")
+        with pytest.raises(RunFailed, match="ChildFailed"):
+            await handle.result(10)
+        await until(lambda: all(work.state == "done" for work, _ in it.store.all_work()))
+        broken.clear()
+        await handle.retry()
+        assert await handle.result(10) == ["welded a", "welded b", "welded c", "welded d"]
+        assert ran["cut a"] == 1, "what a child had completed is kept"
+        assert len({e.run_id for e in of(handle, t.ChildStarted)}) == 4, "the same children go on"
+        assert work_agrees(it.store)
+
+
+@workflow
+async def builds(ctx: Context) -> str:
+    await cut("frame")
+    return str(await ctx.child(gated_part))
+
+
+async def test_a_child_that_a_reset_makes_unasked_for_is_stopped(place: Place) -> None:
+    broken.clear()
+    async with engine(place, builds) as it:
+        handle = await it.start(builds, id="b")
+        await waiting(it, "b~1")
+        await until(lambda: it.worker.live["b"].idle)
+        await handle.reset_step("cut#1")
+        await until(lambda: it.store.work("b~1").status == "cancelled")  # type: ignore[union-attr]
+        await waiting(it, "b~2")
+        await it.signal("b~2", "go", None)
+        assert await handle.result(10) == "welded x"
+        assert ran["cut frame"] == 2
+        assert work_agrees(it.store)
