@@ -17,6 +17,7 @@ from ..events.types import Event
 from . import acts, ballots, family
 from .live import LiveRun
 
+STALE = "sent before the run ended and was brought back"
 PAGE = 500
 """Messages delivered at a time: a million signals to one run must not hold up the others."""
 
@@ -82,7 +83,15 @@ def _signal(live: LiveRun, message: t.SignalSent, version: int) -> None:
     live.deliver(t.SignalReceived(**copy, inbox=version, **head))
 
 
+def _is_stale(live: LiveRun, message: Event) -> bool:
+    """Whether an act was meant for what the run was before it ended and was brought back."""
+    return live.repaired_at is not None and message.at <= live.repaired_at
+
+
 def _cancel(live: LiveRun, message: t.CancelSent, version: int) -> None:
+    if _is_stale(live, message):
+        skip(live, version, STALE)
+        return
     head = live.head(message.id, message.by)
     acts.cancel(live, t.RunCancelRequested(reason=message.reason, kind=message.kind, inbox=version, **head))
 
@@ -116,6 +125,9 @@ def _child_ended(live: LiveRun, message: t.ChildEndSent, version: int) -> None:
 
 
 def _request(live: LiveRun, message: t.RequestSent, version: int) -> None:
+    if _is_stale(live, message):
+        skip(live, version, STALE)
+        return
     try:
         acts.act(live, message, version)
     except (ActRefused, ValueRefused) as refused:

@@ -45,6 +45,8 @@ class History:
         self.attention = "none"
         self.end: Event | None = None
         """The run's end, if it has ended."""
+        self.repaired_at: datetime | None = None
+        """When it was last brought back after an end: acts that were sent before are out of date."""
         self.rewound = False
         """The last thing that happened to it was a repair: its next owner claims it, be it the same."""
         self.held: dict[str, t.CauseHeld] = {}
@@ -123,7 +125,12 @@ class History:
         elif isinstance(event, t.RunStarted):
             self.signal_ids.update(signal.signal_id for signal in event.carried if signal.signal_id)
         elif isinstance(event, t.RunReopened):
-            self.end, self.rewound = None, True
+            self._repaired(event)
+
+    def _repaired(self, event: Event) -> None:
+        if self.end is not None:
+            self.repaired_at = event.at
+        self.end, self.rewound = None, True
 
     def _add_command(self, event: Event, version: int) -> None:
         self.activations[-1].commands.append(event)
@@ -165,7 +172,7 @@ class History:
             self._floors = floors
         self._reopen(event.steps, dropped)
         self.held.clear()
-        self.end, self.rewound = None, True
+        self._repaired(event)
 
     def _reopen(self, steps: Iterable[int], dropped: list[Event]) -> None:
         scheduled = {

@@ -219,6 +219,7 @@ class Recovery:
         live.flight.attempts = history.attempts(facts)
         live.signal_ids, live.held = history.signal_ids, history.held
         live.spent, live.told_spent = history.spent, history.told_spent
+        live.repaired_at = history.repaired_at
         held, lost = set(history.held), self.lost.pop(run_id, None)
         keeper.live[run_id] = live
         adopted: set[int] = set()
