@@ -63,15 +63,16 @@ class Engine(Talking, Repairing):
     Args:
         store: a URL (`sqlite:///shop.db`, `memory://`), a path, or a `Store`; default: `$REFOLD_STORE`,
             else `./refold.db`.
-        workflows: what this engine can execute; several versions of one name are fine.
+        workflows: what this engine can execute, beside the children that these name in their code; several
+            versions of one name are fine.
         execute: False: only talk to the store (start, signal, cancel, look), another process executes.
         settings: see `Settings`.
         clock: replace time in tests.
         projections: read models of your own, kept up beside the ones that every store has.
 
-    Raises (on entering):
-        StoreBusy: another process executes this store; the message names it.
-        ConfigurationError: two workflows with the same name and version.
+    Raises:
+        StoreBusy: on entering: another process executes this store; the message names it.
+        ConfigurationError: two workflows with the same name and version, or one that would run inside itself.
     """
 
     def __init__(
