@@ -30,9 +30,9 @@ class Stage(Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     """Seconds, counted from the end of the stage before; None: no deadline (only for the last)."""
     voters: Sequence[str] = ()
-    """Who may vote from then on; empty: anybody."""
+    """Who may vote from then on, unless they have voted before; empty: anybody."""
     approvers: int = 1
-    """Approvals needed; those given before count."""
+    """Approvals needed; those given before count, but it takes one more in any case."""
 
 
 class Decision(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from ..events.gate import Gate
 from ..events.store import Store, Unit
 from ..events.stream import INBOX
 from ..events.types import Event
+from ..events.work import Work
 from . import acts, ballots, blocked, inbox, onward
 from .live import LiveRun
 from .names import check_name, check_text
@@ -277,21 +278,31 @@ class Talking:
     ) -> None:  # fmt: skip
         """Speak to a run in memory or through its inbox; to the last of those that it went on as."""
         while True:
-            if follow:
-                run_id = await self._current(run_id)
-            self._open_work(run_id)
+            work = await self._current(run_id) if follow else self._open_work(run_id)
+            if work.state == "done":
+                raise RunEnded(work.run_id, work.status)
+            run_id = work.run_id
             live = self._live(run_id)
             if live is None or (in_order and live.host.drain_inbox(live)):  # first what was sent before
-                await there(run_id)
-                return
+                try:
+                    await there(run_id)
+                    return
+                except RunEnded as ended:
+                    if ended.status != "continued" or not follow:
+                        raise
+                    continue  # between two looks at it
             if not live.run.closed:
                 await here(live)
                 return
             await live.host.log.flush()  # its end is on its way
 
-    async def _current(self, run_id: str) -> str:
+    async def _current(self, run_id: str) -> Work:
         """The run itself, or the one that it went on as; what was left behind is brought along first."""
-        while (work := self.store.work(run_id)) is not None and work.status == "continued":
+        while True:
+            if (work := self.store.work(run_id)) is None:
+                raise RunNotFound(run_id)
+            if work.status != "continued":
+                return work
             unit = onward.left_behind(self.store, self.clock, work)
             if unit is not None:
                 with contextlib.suppress(AppendRefused):  # somebody else has done it: look again
@@ -300,7 +311,6 @@ class Talking:
             run_id = onward.next_run(self.store, run_id)
             if self._worker is not None:
                 self._worker.mail_for(run_id)
-        return run_id
 
     def _live(self, run_id: str) -> LiveRun | None:
         """The run, if it is in this process's memory and can be spoken to."""
@@ -327,7 +337,7 @@ class Talking:
     def _message(self, by: str) -> dict[str, Any]:
         return inbox.message_head(self.clock, by)
 
-    def _open_work(self, run_id: str) -> Any:
+    def _open_work(self, run_id: str) -> Work:
         work = self.store.work(run_id)
         if work is None:
             raise RunNotFound(run_id)

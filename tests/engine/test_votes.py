@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
-from refold import Context, RunEnded, RunNotFound, workflow
+from refold import Context, RunEnded, RunFailed, RunNotFound, step, workflow
 from refold.engine.gates import Decision
+from refold.engine.inbox import post
 from refold.events import types as t
+from refold.events.clock import new_event_id, to_datetime
 from refold.events.errors import VoteRefused
 from tests.engine.kit import HandClock, Place, engine, of, seen, tags, until, waiting
 from tests.engine.people import WAYS, memory, voter
@@ -129,3 +131,67 @@ async def test_the_end_of_a_run_names_the_gates_that_were_open(place: Place) -> 
         assert sorted([*closed, *end.open]) == gates
         with pytest.raises(RunEnded):
             await handle.approve("legal", by="ana")
+
+
+async def test_a_vote_that_nobody_checked_is_refused_by_the_owner_and_noted(place: Place) -> None:
+    """Two senders at once cannot both be told yes; should it happen all the same, the gate stays right."""
+
+    @workflow
+    async def two(ctx: Context) -> list[str]:
+        return (await ctx.approval("?", voters=["ana", "ben"], approvers=2)).approvals
+
+    def vote(by: str) -> t.VoteSent:
+        return t.VoteSent(gate=1, vote="approve", id=new_event_id(), at=to_datetime(1.8e9), by=by)
+
+    async with engine(place, two) as e:
+        handle = await e.start(two, id="r")
+        await waiting(e, "r")
+    async with engine(place, execute=False) as door:
+        for by in ("ana", "ana", "eve", "ben", "ben"):
+            post(door.store, "r", vote(by))
+    async with engine(place, two) as e:
+        handle = await e.get("r")
+        assert await handle.result() == ["ana", "ben"]
+        assert [v.by for v in of(handle, t.GateVoted)] == ["ana", "ben"]
+        reasons = [skipped.reason for skipped in of(handle, t.InboxSkipped)]
+        assert reasons == [
+            "vote refused: 'ana' has voted already",
+            "vote refused: 'eve' may not vote; these may: ana, ben",
+        ]
+
+
+async def test_a_decision_is_not_asked_for_again_when_the_run_is_retried(place: Place) -> None:
+    broken = [True]
+
+    @step
+    async def pay() -> str:
+        if broken[0]:
+            raise ValueError("no money")
+        return "paid"
+
+    @workflow
+    async def pays(ctx: Context) -> str:
+        decision = await ctx.approval("?", approvers=2)
+        return f"{await pay()}, said {decision.approvals}"
+
+    async with engine(place, pays) as e:
+        handle = await e.start(pays, id="r")
+        await waiting(e, "r")
+        await handle.approve(by="ana")
+        await handle.approve(by="ben")
+        with pytest.raises(RunFailed):
+            await handle.result()
+        broken[0] = False
+        await handle.retry()
+        assert await handle.result() == "paid, said ['ana', 'ben']"
+        assert tags(handle).count("gate.opened") == 1
+        await e.start(pays, id="s")
+        await waiting(e, "s")
+        await e.approve("s", by="ana")
+        await e.terminate("s")
+        await (again := await e.get("s")).retry()
+        await waiting(e, "s")
+        with pytest.raises(VoteRefused, match="'ana' has voted already"):
+            await e.approve("s", "approval", by="ana")
+        await e.approve("s", by="ben")
+        assert await again.result() == "paid, said ['ana', 'ben']"
