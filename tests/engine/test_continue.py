@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from refold import Context, RunCancelled, RunFailed, record_cost, step, workflow
+from refold.engine import onward
 from refold.engine.inbox import mail
 from refold.events import types as t
 from refold.events.clock import new_event_id, to_datetime
@@ -190,6 +191,23 @@ async def test_messages_that_came_just_after_it_had_gone_on_are_brought_along_on
         assert [s.reason for s in of(await e.get("c"), t.InboxSkipped)] == ["went along to c~r2"]
         assert work_agrees(e.store)
         assert e.verify().problems == ()
+
+
+async def test_were_they_not_brought_along_they_would_be_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    async with engine(place, collects) as e:
+        await e.start(collects, 3, 1, [], id="c")
+        await e.signal("c", "letter", "a")
+        await until(lambda: e.store.work("c~r2") is not None)
+    async with engine(place, execute=False) as door:
+        late_mail(door.store, "c", letter("b"))
+    monkeypatch.setattr(onward, "left_behind", lambda store, clock, work: None)
+    async with engine(place, collects) as e:
+        for text in "cd":
+            await e.signal("c", "letter", text)
+        assert await (await e.get("c")).result() == ["a", "c", "d"]
 
 
 async def test_signals_held_while_it_was_paused_go_along(place: Place) -> None:

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from refold import Context, RunCancelled, RunFailed, step, workflow
+from refold.engine import family
 from refold.events import types as t
 from refold.events.errors import ChildFailed
 from tests.engine.kit import HandClock, Place, engine, of, tags, until, waiting, work_agrees
@@ -84,6 +85,20 @@ async def test_children_are_cancelled_although_the_engine_goes_down_right_after_
         with pytest.raises(RunCancelled):
             await (await e.get("r~1~1")).result()
         assert work_agrees(e.store)
+
+
+async def test_were_the_request_not_stored_with_the_parents_end_a_child_would_wait_for_ever(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    monkeypatch.setattr(family, "cancel_message", lambda run_id, cause: family.post("nobody", cause))
+    async with engine(place, top) as e:
+        await e.start(top, id="r")
+        await stand(e, *FAMILY)
+        await e.cancel("r")
+    async with engine(place, top) as e:
+        await waiting(e, "r~1")
+        assert e.store.work("r").status == "cancelled"  # type: ignore[union-attr]
 
 
 async def test_a_timeout_around_a_child_cancels_it(place: Place) -> None:

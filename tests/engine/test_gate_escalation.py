@@ -10,6 +10,7 @@ import pytest
 
 from refold import Context, RunEnded, RunFailed, workflow
 from refold.engine.gates import Decision, OnTimeout, Stage
+from refold.engine.worker import Worker
 from refold.events import types as t
 from refold.events.errors import GateRejected, GateTimedOut, VoteRefused
 from tests.engine.children import child, lines_until
@@ -113,6 +114,23 @@ async def test_an_acknowledged_vote_never_loses_to_the_deadline_and_a_later_one_
     async with engine(place, limited, clock=clock) as e:
         assert await (await e.get("early")).result() == "approved, approved: True, by ana"
         assert await (await e.get("late")).result() == LATE["fail"]
+
+
+async def test_without_a_look_at_the_inbox_the_deadline_would_win(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    clock = HandClock()
+    async with engine(place, limited, clock=clock) as e:
+        await e.start(limited, "fail", id="early")
+        await waiting(e, "early")
+    clock.move(59.9)
+    async with engine(place, execute=False, clock=clock) as door:
+        await door.approve("early", by="ana")
+    clock.move(100)
+    monkeypatch.setattr(Worker, "drain_inbox", lambda worker, live: False)
+    async with engine(place, limited, clock=clock) as e:
+        assert await (await e.get("early")).result() == LATE["fail"]
 
 
 # ---- escalation
