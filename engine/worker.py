@@ -336,8 +336,7 @@ class Worker:
         self._idle.discard(run_id)
         del self.live[run_id]
         live.leave()
-        due = live.fold.row().due_at
-        self._look_at = min(self._look_at, due if due is not None else float("inf"))
+        self._look_at = min(self._look_at, live.fold.row().due_at or float("inf"))
         return True
 
     def halted(self, live: LiveRun, error: RefoldError) -> None:
@@ -365,6 +364,8 @@ class Worker:
         if live.flight.bodies:  # they unwind, and what they still record belongs to the run
             self._ending.append(live)
         self.tell_end(live.run_id, end)
+        if isinstance(end, t.RunContinued):
+            self.mail_for(live.run_id)  # what came while its last append was under way goes along
         self.recovery.wake()
 
     # ---- waiting for ends
