@@ -129,20 +129,41 @@ class Route(NamedTuple):
     dirty: dict[Key, None]
 
 
-Routes = Mapping[str, Sequence[tuple[Decode, Sequence[Route]]]]
-"""By tag: how to decode the event, once, and for whom."""
+Ways = Sequence[tuple[Decode, Sequence[Route], Sequence[Route]]]
+"""How to decode an event, once, and for whom: in a run that is quiet, and in any other."""
+
+
+class Routes(NamedTuple):
+    """The ways of all events."""
+
+    by_tag: Mapping[str, Ways]
+    first: frozenset[str]
+    """Tags after which a run is not quiet any more."""
+    quiet: set[str]
+    """Runs that have none of the rows which only begin with one of these tags."""
 
 
 def routes(readers: Iterable[Reader]) -> Routes:
     """Readers that decode a tag to the same type share one decoding."""
     by_tag: dict[str, dict[type, list[Route]]] = {tag: {} for tag in TYPES}
+    first: set[str] = set()
     for reader in readers:
+        first |= _first(reader)
         for tag, kind in reader.projection.events.items():
             by_tag.setdefault(tag, {}).setdefault(kind, []).append(_route(reader, tag))
-    return {
-        tag: [(msgspec.json.Decoder(kind).decode, group) for kind, group in kinds.items()]
+    ways: dict[str, Ways] = {
+        tag: [
+            (msgspec.json.Decoder(kind).decode, [r for r in group if not _first(r.reader)], group)
+            for kind, group in kinds.items()
+        ]
         for tag, kinds in by_tag.items()
     }
+    return Routes(ways, frozenset(first), set())
+
+
+def _first(reader: Reader) -> frozenset[str]:
+    first: frozenset[str] = getattr(reader.projection, "first", frozenset())
+    return first
 
 
 def _route(reader: Reader, tag: str) -> Route:
@@ -153,21 +174,27 @@ def _route(reader: Reader, tag: str) -> Route:
     return Route(reader, reader.runs_only, creates, keys, reader.fold, reader.rows, reader.dirty)
 
 
-def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Routes) -> None:
+def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], routes: Routes) -> None:
     """Fold the entries into the rows of the readers; whatever a projection raises gets out."""
+    by_tag, first, quiet = routes
     for entry in entries:
-        pairs = by_tag.get(entry.tag)
-        if pairs is None:
+        tag, stream = entry.tag, entry.stream
+        ways = by_tag.get(tag)
+        if ways is None:
             lifted = _lifted(entry)
             if lifted is None:
                 _count_unknown(entry, readers)
                 continue
-            entry, pairs = lifted, by_tag[lifted.tag]
-        if not pairs:
-            continue
-        stream = entry.stream
+            entry, tag, ways = lifted, lifted.tag, by_tag[lifted.tag]
+        if entry.version == 1:
+            quiet.add(stream)
+        elif tag in first:
+            quiet.discard(stream)
         outside = stream.endswith(INBOX) or stream.startswith(KEYS)
-        for decode, group in pairs:
+        for decode, few, all_ in ways:
+            group = few if stream in quiet else all_
+            if not group:
+                continue
             event = decode(entry.state)
             for reader, runs_only, creates, find, fold, rows, dirty in group:
                 if outside and runs_only:
@@ -193,8 +220,10 @@ def _fold_many(reader: Reader, keys: Sequence[Key], entry: Entry, event: Any, cr
             dirty[key] = None
 
 
-def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: Routes) -> None:
+def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], routes: Routes) -> None:
     """The same, at a third of the speed: what cannot be folded is parked, and its rows stay as they were."""
+    by_tag = routes.by_tag
+    routes.quiet.clear()
     for entry in entries:
         try:
             lifted = entry if entry.tag in by_tag else _lifted(entry)
@@ -206,7 +235,7 @@ def fold_carefully(entries: Iterable[Entry], readers: Sequence[Reader], by_tag: 
             _count_unknown(entry, readers)
             continue
         outside = _outside_runs(entry.stream)
-        for decode, group in by_tag[lifted.tag]:
+        for decode, _, group in by_tag[lifted.tag]:
             concerned = [route for route in group if not (outside and route.runs_only)]
             try:
                 event = decode(lifted.state)
@@ -224,6 +253,8 @@ def _fold_one_carefully(route: Route, entry: Entry, event: Any) -> None:
     before: dict[Key, tuple[Value, ...] | None] = {}
     try:
         keys = route.keys(entry, event)
+        if not keys:
+            return
         for key in keys:
             row = reader.row(key)
             before[key] = None if row is None else table.dump(row)

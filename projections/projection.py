@@ -44,6 +44,8 @@ class Column(Struct, frozen=True):
     """`TEXT`, `INTEGER`, `REAL` or `BLOB`, with ` NOT NULL` where it always has a value."""
     doc: str
     form: Form = ""
+    default: Value = None
+    """Of a row that says nothing else."""
 
 
 class Index(Struct, frozen=True):
@@ -68,6 +70,9 @@ class Table(Struct, frozen=True):
     once per batch, `fold` once per event."""
     narrow: bool = False
     """Rows of a few short values: kept in the key's own B-tree (`WITHOUT ROWID`)."""
+    rare: tuple[str, ...] = ()
+    """Columns that most rows have at their default: these are not bound when all of them are, which takes
+    a third off the price of writing a row of `steps`."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,11 +88,12 @@ def table(
     load: Callable[[Sequence[Any]], Any] | None = None,
     dump: Callable[[Any], tuple[Value, ...]] | None = None,
     narrow: bool = False,
+    rare: tuple[str, ...] = (),
 ) -> Table:
     """The table whose columns are the fields of `row`.
 
     Raises `ConfigurationError` for names that are no SQL names, fields without `column(…)` or of a type
-    that no column has, and keys that are not the first fields.
+    that no column has, keys that are not the first fields, and rare columns without a default.
     """
     columns = tuple(_column(row, field) for field in msgspec.structs.fields(row))
     for text in (name, *(c.name for c in columns)):
@@ -95,6 +101,9 @@ def table(
             raise ConfigurationError(f"{text!r} cannot name a table or column: use a-z, 0-9 and _")
     if not key or key != tuple(c.name for c in columns[: len(key)]):
         raise ConfigurationError(f"table {name}: its key {key} must be the first fields of {row.__name__}")
+    optional = {field.name for field in msgspec.structs.fields(row) if not field.required}
+    if not optional.issuperset(rare):
+        raise ConfigurationError(f"table {name}: rare columns need a default in {row.__name__}")
     return Table(
         name,
         columns,
@@ -103,6 +112,7 @@ def table(
         load or (lambda values: row(*values)),
         dump or msgspec.structs.astuple,
         narrow,
+        rare,
     )
 
 
@@ -120,7 +130,8 @@ def _column(row: type[Struct], field: msgspec.structs.FieldInfo) -> Column:
         raise ConfigurationError(f"{place}: {kind} is none of str, int, float, bool, bytes (or None)")
     required = "" if len(options) > len(plain) else " NOT NULL"
     form: Form = (meta.extra or {}).get("form", "")
-    return Column(field.name, _SQL_TYPES[plain[0]] + required, str(meta.description), form)
+    default = None if field.default is msgspec.NODEFAULT else field.default
+    return Column(field.name, _SQL_TYPES[plain[0]] + required, str(meta.description), form, default)
 
 
 class Look(Protocol):
@@ -146,8 +157,9 @@ Finds = Mapping[str, Find]
 class Projection(Protocol):
     """A read model. Its answers depend on their arguments alone: no clock, no chance, no other table.
 
-    It may also have `finds: Finds`, and `first: frozenset[str]`: tags of the only events that make the
-    first row of a run. The other events of a run that has no row are then passed over at once.
+    It may also have `finds: Finds`, and `first: frozenset[str]`: tags of the only events after which a run
+    has rows. The events of a run that is known to have none are then passed over at once: two projections
+    that look which of their rows a step is about cost one without such rows 40 ns and not 1.4 µs.
     """
 
     @property

@@ -55,7 +55,20 @@ class Runs:
         ),
         load=load,
         dump=dump,
-    )
+        rare=(
+            "blocked_on", "blocked_type", "blocked_since", "attention", "attention_since", "attention_reason",
+            "attention_next_at", "key", "parent_id", "depth", "child", "detached", "continued_from",
+            "continued_to", "forked_from", "forked_at", "error_type", "error_message", "error_class",
+            "ended_by", "timeout_s", "deadline_at", "run_attempt", "steps_failed", "steps_cancelled",
+            "steps_skipped", "retries", "recoveries", "signals", "cost_usd", "input_tokens", "output_tokens",
+            "cache_tokens", "turns", "children_total", "children_running", "children_failed", "children_usd",
+            "children_input_tokens", "children_output_tokens", "children_cache_tokens", "children_turns",
+            "total_usd", "gates_open", "cancel_requested", "paused_since", "paused_by", "dismissed",
+            "patches",
+            "last_checkpoint", "compensation_because", "compensation_total", "compensation_done",
+            "compensation_failed",
+        ),
+    )  # fmt: skip
 
     def keys(self, entry: Entry, event: r.Seen) -> Sequence[Key]:
         return ((entry.stream,),)

@@ -23,7 +23,7 @@ from ..events.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from .projection import Projection, Table
+from .projection import Column, Projection, Table
 
 APPLICATION_ID = 0x5246_4C56
 """`RFLV`: tells these files from the log's."""
@@ -260,9 +260,17 @@ def table_name(projection: Projection, slot: str, version: int | None = None) ->
 
 def create_table(table: Table, name: str) -> str:
     """The CREATE TABLE statement."""
-    columns = ", ".join(f"{c.name} {c.type}" for c in table.columns)
+    columns = ", ".join(_definition(table, c) for c in table.columns)
     tail = " WITHOUT ROWID" if table.narrow else ""
     return f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({', '.join(table.key)})){tail}"
+
+
+def _definition(table: Table, column: Column) -> str:
+    if column.name not in table.rare or column.default is None:
+        return f"{column.name} {column.type}"
+    default = column.default
+    literal = f"'{default}'" if isinstance(default, str) else str(default)
+    return f"{column.name} {column.type} DEFAULT {literal}"
 
 
 def create_indexes(table: Table) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from refold.events.sqlite import SQLiteStore
 from refold.projections.core import CORE
-from refold.projections.runner import SET_STANDING, Runner
+from refold.projections.runner import Runner
 from refold.projections.views import Standing, Views
 
 
@@ -39,7 +39,8 @@ class DiesBetweenTwoCommits(DiesInWrite):
     def _write(self, connection: sqlite3.Connection, stored: Any, last: Any) -> Standing:
         self.writes_left -= 1
         if not self.writes_left:
-            connection.execute(SET_STANDING, (last.position, last.hash, stored.name, self.slot))
+            after = self._standings[stored.name].position
+            self._advance(connection, [stored.name], after, last)
             connection.execute("COMMIT")
             die()
         self.writes_left += 1
