@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from msgspec import structs
 
-from refold import Engine, RunCancelled, RunEnded, Settings
+from refold import Engine, RunCancelled, RunEnded, RunFailed, Settings
 from refold.engine.handle import Handle
+from refold.engine.live import LiveRun
 from refold.events import types as t
 from refold.events.clock import new_event_id
 from refold.events.sqlite import SQLiteStore
@@ -17,11 +18,12 @@ from refold.events.sqlite_file import File
 from refold.events.store import Append, Refusal, Unit
 from refold.events.stream import chain
 from refold.events.work import WorkFold
-from tests.crash.flows import ALL, ARGS, BY_NAME
+from tests.crash.case import Case
+from tests.crash.letters import LETTERS
+from tests.crash.model import ALL, ARGS, BY_NAME
+from tests.crash.promises import cut_loose, ended_bodies
 from tests.crash.scene import RUN, Scene
 
-ENOUGH_S = 60.0
-"""A run that has not ended by then hangs: the longest takes a second, on a disk that others keep busy ten."""
 SEED = 20_260_101
 """All runs have it, so that runs of one workflow can be compared."""
 
@@ -41,6 +43,7 @@ class MortalStore(SQLiteStore):
     """
 
     file_class: type[File] = QuickFile
+    _changed = False
 
     def __init__(self, scene: Scene, stranger: int = 0, kind: str = "twin") -> None:
         super().__init__(scene.store_path)
@@ -91,6 +94,7 @@ class MortalStore(SQLiteStore):
         if append is None:
             return False
         events = [row.event() for row in append.rows]
+        names: dict[str, str] = {}
         if self.kind == "note":
             foreign: list[t.Event] = [t.RunAttention(kind="none", id=new_event_id(), at=events[0].at)]
         elif isinstance(events[0], t.CAUSES) and not isinstance(events[0], t.RunCancelRequested):
@@ -105,18 +109,57 @@ class MortalStore(SQLiteStore):
         fold = WorkFold(RUN)
         for event in [row.event() for row in self.read(RUN)] + foreign:
             fold.apply(event)
-        assert super().commit([Unit((Append(RUN, append.expected, rows),), (fold.row(),))]) == [None]
+        theirs = Unit((Append(RUN, append.expected, rows),), (fold.row(),))
+        if foreign[0].TAG == events[0].TAG:  # what a twin says to others, and whom it starts
+            theirs = self._with_company(theirs, next(u for u in units if append in u.appends), names)
+        assert super().commit([theirs]) == [None]
+        self._changed = True
         self._learn(foreign)
         self.scene.say("stops", "a stranger appended", rows[0].tag)
         return True
 
+    def _with_company(self, theirs: Unit, ours: Unit, names: dict[str, str]) -> Unit:
+        appends = list(theirs.appends)
+        for append in ours.appends[1:]:
+            events = [row.event() for row in append.rows]
+            copies = [
+                structs.replace(e, id=new_event_id(), cause=names.get(e.cause, e.cause)) for e in events
+            ]
+            rows, _ = chain(append.stream, self.tail(append.stream), copies)
+            appends.append(Append(append.stream, append.expected, rows))
+        works = [work for work in ours.works if work.run_id != RUN]
+        return Unit(tuple(appends), (*theirs.works, *works), ours.posts)
+
+    def changed(self) -> bool:
+        """The stranger is in this process, and would not be noticed."""
+        changed, self._changed = self._changed or super().changed(), False
+        return changed
+
 
 class Mailbag(Protocol):
-    """Somebody in another process who writes to the run when told to."""
+    """Somebody who writes to the run when told to."""
 
-    def send_next(self) -> bool:
-        """Have the next letter sent, and wait for the receipt; False: there is none left."""
+    async def send_next(self) -> bool:
+        """Have the next letter sent, and wait for the receipt, or hear that it is too early for it.
+
+        False: there is none left.
+        """
         ...
+
+
+class Hand:
+    """The executing process itself writes to its run."""
+
+    def __init__(self, engine: Engine, scene: Scene, script: str) -> None:
+        self._engine, self._scene, self._letters = engine, scene, LETTERS[script]
+
+    async def send_next(self) -> bool:
+        sent = len(self._scene.heard("sent"))
+        if sent == len(self._letters):
+            return False
+        if await self._letters[sent](self._engine, self._scene):
+            self._scene.say("sent", sent + 1)
+        return True
 
 
 class SyncedStore(MortalStore):
@@ -127,7 +170,7 @@ class SyncedStore(MortalStore):
 
 async def execute(
     scene: Scene,
-    name: str,
+    case: Case,
     store: MortalStore,
     bag: Mailbag | None = None,
     opened: Callable[[], None] = lambda: None,
@@ -137,6 +180,7 @@ async def execute(
     `bag`: who writes to the run what it waits for, when there is nothing else to do; None: we do.
     `opened`: called when the engine executes.
     """
+    name = case.flow
     flow = BY_NAME[name]
     if name == "order":  # stored by one process, executed by another
         async with Engine(store, execute=False) as client:
@@ -148,28 +192,65 @@ async def execute(
         opened()
         handle = await engine.start(flow, *ARGS.get(name, ()), id=RUN)
         scene.say("acks", "start")
+        if bag is None and (case.script or name) in LETTERS and name not in HAND_WRITTEN:
+            bag = Hand(engine, scene, case.script or name)
         writer = asyncio.create_task(
-            write_letters(scene, name, store, handle) if bag is None else write_when_idle(engine, store, bag)
+            write_letters(scene, name, store, handle)
+            if bag is None
+            else write_when_idle(scene, engine, store, bag)
         )
-        try:
-            result = await handle.result(timeout=ENOUGH_S)
-        except RunCancelled as cancelled:
-            result = f"cancelled: {cancelled}"
-        scene.say("acks", "result", result)
+        async with asyncio.timeout(case.patience_s):
+            scene.say("acks", "result", await outcome(handle))
+            while any(work.state != "done" for work, _ in store.all_work()):  # noqa: ASYNC110 - a commit may be in another thread
+                await asyncio.sleep(0.001)
         writer.cancel()
 
 
-async def write_when_idle(engine: Engine, store: MortalStore, bag: Mailbag) -> None:
-    """Have a letter sent whenever the run waits for nothing else, in memory or only in the log."""
+async def outcome(handle: Handle[Any]) -> Any:
+    """What the run comes to; one that is retried when it has failed is waited for until it has completed."""
     while True:
-        live, work = engine.worker.live.get(RUN), store.work(RUN)
-        if live is not None:
-            idle = live.idle and not live.alarms.numbers()
-        else:
-            idle = work is not None and work.state == "waiting" and work.due_at is None
-        if idle and not bag.send_next():
-            return
+        try:
+            return await handle.result()
+        except RunCancelled as cancelled:
+            return f"{cancelled.status}: {cancelled}"
+        except RunFailed as failed:
+            if failed.status != "failed":
+                return f"{failed.status}: {failed}"
+            await asyncio.sleep(0.002)
+
+
+async def write_when_idle(scene: Scene, engine: Engine, store: MortalStore, bag: Mailbag) -> None:
+    """Have a letter sent whenever the runs wait for nothing else, in memory or only in the log."""
+    while True:
+        if idle(engine, store):
+            for problem in cut_loose(store, ended_bodies(scene)):
+                scene.say("violations", problem)
+            if not await bag.send_next():
+                return
         await asyncio.sleep(0.001)
+
+
+def idle(engine: Engine, store: MortalStore) -> bool:
+    """Whether nothing will happen by itself; a run may also have ended, and wait to be repaired."""
+    lives, works = engine.worker.live, store.all_work()
+    if not works or any(busy(live) for live in lives.values()):
+        return False
+    return all(
+        work.state == "done"
+        or (work.seen == mail and (work.run_id in lives or (work.state == "waiting" and work.due_at is None)))
+        for work, mail in works
+    )
+
+
+def busy(live: LiveRun) -> bool:
+    """Whether something of it is under way that has an end."""
+    bodies = (body.command.step.name for body in live.flight.bodies.values())
+    alarms = live.alarms.numbers()
+    return bool(live.undurable or live.lost or live.run.closed or alarms or set(bodies) - {"forever"})
+
+
+HAND_WRITTEN = ("order", "listener", "tidied")
+"""Workflows whose letters `write_letters` sends."""
 
 
 async def write_letters(scene: Scene, name: str, store: MortalStore, handle: Handle[Any]) -> None:

@@ -21,7 +21,11 @@ class Case(msgspec.Struct, kw_only=True):
     stranger: int = 0
     stranger_kind: str = "twin"
     letters_at: tuple[int, ...] = ()
-    """Moments of the first process at which another process sends the run an event."""
+    """Moments of an executing process at which another process sends the run a letter."""
+    script: str = ""
+    """Which letters, of `letters.py`; empty: those of the workflow."""
+    patience_s: float = 60.0
+    """A run that has not ended by then hangs: the longest takes a second, ten on a disk that others use."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):

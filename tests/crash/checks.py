@@ -19,26 +19,26 @@ from refold.events.stream import INBOX
 from refold.events.types import Event
 from refold.events.verify import verify
 from refold.events.work import WorkFold
-from tests.crash.flows import BY_NAME
+from tests.crash import promises
+from tests.crash.model import BY_NAME, MENDED
+from tests.crash.promises import Streams, runs_in, streams_of
 from tests.crash.scene import RUN, Scene
 
-ASIDE = {"id", "at", "by", "cause", "trace", "due_at", "inbox", "attempt", "retry_at", "runtime", "seed"}
+ASIDE = {
+    "id", "at", "by", "cause", "trace", "due_at", "inbox", "attempt", "retry_at", "runtime", "seed", "spent",
+}  # fmt: skip
 """Fields that differ from run to run: times, ids, and what counts attempts."""
 BODY_FACTS = (t.StepStarted, t.StepAttemptFailed, t.CostRecorded, t.DebugRecorded)
 
 
-def events_of(store: Store, stream: str = RUN) -> list[Event]:
-    return [row.event() for row in store.read(stream)]
-
-
-def keys_of(events: list[Event]) -> dict[int, str]:
-    """Keys by step number."""
-    return {e.step: e.key for e in events if isinstance(e, t.StepScheduled)}
+def keys_of(run_id: str, events: list[Event]) -> dict[int, str]:
+    """Idempotency keys by step number."""
+    return {e.step: f"{run_id}/{e.key}" for e in events if isinstance(e, t.StepScheduled)}
 
 
 def begun(scene: Scene) -> Counter[str]:
-    """How often the body of each step has begun, by step key."""
-    return Counter(line[1].partition("/")[2] for line in scene.heard("effects") if line[0] == "began")
+    """How often the body of each step has begun, by idempotency key."""
+    return Counter(line[1] for line in scene.heard("effects") if line[0] == "began")
 
 
 # ---- right after a death, and at the end ----------------------------------------------------------
@@ -46,23 +46,37 @@ def begun(scene: Scene) -> Counter[str]:
 
 def at_any_time(scene: Scene, store: Store) -> Iterator[str]:
     """True at every moment: the log is whole, `work` is its fold, and what was acknowledged is in it."""
+    streams = streams_of(store)
     yield from verify(store).problems
     yield from _work_is_the_fold(store)
-    yield from _acknowledged_is_stored(scene, store)
+    yield from _acknowledged_is_stored(scene, streams)
+    yield from promises.acknowledged(streams, scene.heard("acks"))
+    yield from promises.at_any_time(streams)
     yield from (line[0] for line in scene.heard("violations"))
-    events = events_of(store)
-    if any(later.at < earlier.at for earlier, later in itertools.pairwise(events)):
-        yield "log time went back"
-    ids = {e.id for e in events} | {e.id for e in events_of(store, RUN + INBOX)}
-    yield from (f"{e.TAG} has an unknown cause {e.cause}" for e in events if e.cause and e.cause not in ids)
+    ids = {e.id for events in streams.values() for e in events}
+    for events in runs_in(streams).values():
+        if any(later.at < earlier.at for earlier, later in itertools.pairwise(events)):
+            yield "log time went back"
+        unknown = [e for e in events if e.cause and e.cause not in ids]
+        yield from (f"{e.TAG} has an unknown cause {e.cause}" for e in unknown)
 
 
 def take_snapshot(scene: Scene, store: Store) -> None:
     """Note which steps have ended for good, and how often their bodies had begun by then."""
-    events = events_of(store)
-    keys, counts = keys_of(events), begun(scene)
-    ended = [keys[e.step] for e in events if isinstance(e, t.StepCompleted | t.StepFailed)]
-    scene.say("snapshots", {key: counts[key] for key in ended})
+    counts, ended = begun(scene), dict[str, tuple[int, bool]]()
+    for run_id, events in runs_in(streams_of(store)).items():
+        keys = keys_of(run_id, events)
+        open_again = {n for e in events if isinstance(e, t.RunRewound) for n in e.steps}
+        for event in events:
+            failed = isinstance(event, t.StepFailed) and event.step not in open_again
+            if failed or isinstance(event, t.StepCompleted):
+                key = keys[event.step]  # type: ignore[attr-defined]
+            elif isinstance(event, t.CauseHeld) and event.tag == t.StepCompleted.TAG:
+                key = keys[msgspec.json.decode(event.body)["step"]]
+            else:
+                continue
+            ended[key] = (counts[key], failed)
+    scene.say("snapshots", ended)
 
 
 def _work_is_the_fold(store: Store) -> Iterator[str]:
@@ -78,11 +92,11 @@ def _work_is_the_fold(store: Store) -> Iterator[str]:
         yield f"`work` is {store.all_work()}, and the log folds to {expected}"
 
 
-def _acknowledged_is_stored(scene: Scene, store: Store) -> Iterator[str]:
-    events = events_of(store)
-    everything = events + events_of(store, RUN + INBOX)
-    signals = {e.signal_id for e in everything if isinstance(e, t.SignalReceived | t.SignalSent)}
-    ends = [e for e in events if isinstance(e, t.ENDS)]
+def _acknowledged_is_stored(scene: Scene, streams: Streams) -> Iterator[str]:
+    events = streams.get(RUN, [])
+    everything = [e for stream in streams.values() for e in stream]
+    signals = {e.signal_id for e in everything if isinstance(e, t.SignalReceived | t.SignalSent | t.Carried)}
+    ends = [e for e in last_of(streams) if isinstance(e, t.ENDS)]
     for what, *rest in scene.heard("acks"):
         if what == "start" and not events:
             yield "the start was acknowledged and is not in the log"
@@ -94,55 +108,70 @@ def _acknowledged_is_stored(scene: Scene, store: Store) -> Iterator[str]:
             yield "the request to cancel was acknowledged and is not in the log"
         if what == "result" and not ends:
             yield "the result was given out and is not in the log"
-        if what == "result" and ends and isinstance(ends[0], t.RunCompleted):
-            stored = msgspec.json.decode(ends[0].result)
+        if what == "result" and ends and isinstance(ends[-1], t.RunCompleted):
+            stored = msgspec.json.decode(ends[-1].result)
             yield from [f"the result given out was {rest[0]}, the log has {stored}"] * (stored != rest[0])
+
+
+def last_of(streams: Streams) -> list[Event]:
+    """The run under test, or the one that goes on for it."""
+    events = streams.get(RUN, [])
+    while events and isinstance(events[-1], t.RunContinued):
+        events = streams.get(events[-1].next_run, [])
+    return events
 
 
 # ---- at the end -----------------------------------------------------------------------------------
 
 
-def at_the_end(scene: Scene, store: Store, name: str, reference: Path | None) -> Iterator[str]:
+def at_the_end(scene: Scene, store: Store, reference: Path | None) -> Iterator[str]:
     """The run has ended as one that nobody killed, and did nothing twice that it need not do twice."""
     yield from at_any_time(scene, store)
-    events = events_of(store)
-    if sum(isinstance(e, t.ENDS) for e in events) != 1:
-        yield f"the run has {sum(isinstance(e, t.ENDS) for e in events)} ends"
-        return
-    if any(isinstance(e, t.RunAttention) and e.kind != "none" for e in events):
-        yield "the run called for attention"
-    received = Counter(e.signal_id for e in events if isinstance(e, t.SignalReceived))
+    streams = streams_of(store)
+    for run_id, events in runs_in(streams).items():
+        lives = 1 + sum(isinstance(e, t.RunRewound | t.RunReopened) for e in events)
+        if sum(isinstance(e, t.ENDS) for e in events) != lives:
+            yield f"{run_id} was to end {lives} times: {[e.TAG for e in events if isinstance(e, t.ENDS)]}"
+            return
+        if any(isinstance(e, t.RunAttention) and e.kind != "none" for e in events):
+            yield f"{run_id} called for attention"
+        yield from _replays(store, run_id)
+    received = Counter(
+        e.signal_id for events in runs_in(streams).values() for e in events if isinstance(e, t.SignalReceived)
+    )
     yield from (f"signal {id} was delivered {n} times" for id, n in received.items() if n > 1)
     yield from _nothing_ran_again(scene)
-    yield from _attempts_are_accounted_for(scene, events)
-    yield from _replays(store, name)
+    yield from _attempts_are_accounted_for(scene, runs_in(streams))
+    yield from promises.at_the_end(store, streams, scene.heard("acks"))
     results = [rest[0] for what, *rest in scene.heard("acks") if what == "result"]
     if not results or any(result != results[0] for result in results):
         yield f"results given out: {results}"
     if reference is not None:
-        yield from _equal_to(reference, events)
+        yield from _equal_to(reference, normal_form(store))
 
 
 def _nothing_ran_again(scene: Scene) -> Iterator[str]:
-    """A step whose end was durable when a process died never ran again."""
+    """A step whose end was durable when a process died never ran again, unless it failed and was retried."""
     finally_begun = begun(scene)
+    retried = bool(scene.heard(MENDED))
     for (snapshot,) in scene.heard("snapshots"):
-        for key, count in snapshot.items():
-            if finally_begun[key] != count:
+        for key, (count, failed) in snapshot.items():
+            if finally_begun[key] != count and not (failed and retried):
                 yield f"{key} had ended for good, and its body began again"
 
 
-def _attempts_are_accounted_for(scene: Scene, events: list[Event]) -> Iterator[str]:
+def _attempts_are_accounted_for(scene: Scene, runs: Streams) -> Iterator[str]:
     deaths = len(scene.heard("deaths")) + len(scene.heard("stops"))
-    keys = keys_of(events)
-    started = {(keys[e.step], e.attempt) for e in events if isinstance(e, t.StepStarted)}
-    cut = Counter(keys[e.step] for e in events if isinstance(e, t.StepInterrupted | t.StepReleased))
+    keys = {run_id: keys_of(run_id, events) for run_id, events in runs.items()}
+    known = {key for numbers in keys.values() for key in numbers.values()}
+    every = [(keys[run_id], event) for run_id, events in runs.items() for event in events]
+    started = {(by[e.step], e.attempt) for by, e in every if isinstance(e, t.StepStarted)}
+    cut = Counter(by[e.step] for by, e in every if isinstance(e, t.StepInterrupted | t.StepReleased))
     lines = [line[1:] for line in scene.heard("effects") if line[0] == "began"]
     seen: set[tuple[str, int]] = set()
-    for idempotency_key, number, pure in lines:
-        run_id, _, key = idempotency_key.partition("/")
-        if run_id != RUN or key not in keys.values():
-            yield f"a body had the idempotency key {idempotency_key!r}, which belongs to no step"
+    for key, number, pure in lines:
+        if key not in known:
+            yield f"a body had the idempotency key {key!r}, which belongs to no step"
         if pure:
             continue
         if (key, number) in seen:
@@ -151,32 +180,37 @@ def _attempts_are_accounted_for(scene: Scene, events: list[Event]) -> Iterator[s
             yield f"attempt {number} of {key} began and is not in the log"
         seen.add((key, number))
     for key, number in seen:
-        if key.startswith("charge#") and number > 1:
+        if "/charge#" in key and number > 1:
             yield f"{key} allows one attempt and had {number}"
     for key, count in cut.items():
         if count > deaths:
             yield f"{key} was cut off {count} times with {deaths} deaths"
-    for key, count in Counter(k.partition("/")[2] for k, _, pure in lines if pure).items():
+    for key, count in Counter(key for key, _, pure in lines if pure).items():
         if count > deaths + 1:
             yield f"{key}, which is pure, began {count} times with {deaths} deaths"
 
 
-def _replays(store: Store, name: str) -> Iterator[str]:
+def _replays(store: Store, run_id: str) -> Iterator[str]:
     """A fresh handler, given the whole history, asks for exactly what is in it."""
-    *_, history = read_history(store, RUN)
-    run = Run(BY_NAME[name], RUN, history.started)
+    *_, history = read_history(store, run_id)
+    run = Run(BY_NAME[history.started.workflow], run_id, history.started)
     try:
         run.replay(history.activations)
-        if not run.closed:
-            yield "replayed to its end, the handler still waits"
+        if run.closed == isinstance(history.end, t.RunTerminated):
+            yield f"{run_id}: replayed to its end, the handler {'has ended' if run.closed else 'waits'}"
     except RefoldError as error:
-        yield f"the final history does not replay: {error}"
+        yield f"the final history of {run_id} does not replay: {error}"
     finally:
         run.evict()
 
 
-def normal_form(events: list[Event]) -> dict[str, Any]:
-    """What must be equal: causes and commands in order, and what each step went through.
+def normal_form(store: Store) -> dict[str, Any]:
+    """What must be equal, by run."""
+    return {run_id: _normal_form(events) for run_id, events in runs_in(streams_of(store)).items()}
+
+
+def _normal_form(events: list[Event]) -> dict[str, Any]:
+    """Causes and commands in order, and what each step went through.
 
     Attempts that were cut off are left out, with everything about them, and so are claims.
     """
@@ -196,16 +230,24 @@ def _plain(event: Event) -> list[Any]:
     return [event.TAG, fields]
 
 
-def _equal_to(reference: Path, events: list[Event]) -> Iterator[str]:
+def _equal_to(reference: Path, found: dict[str, Any]) -> Iterator[str]:
     expected = json.loads(reference.read_text())
-    found = json.loads(json.dumps(normal_form(events)))
+    found = json.loads(json.dumps(found))
+    if expected.keys() != found.keys():
+        yield f"there are the runs {sorted(found)}, without a death {sorted(expected)}"
+        return
+    for run_id in found:
+        yield from _equal_run(run_id, expected[run_id], found[run_id])
+
+
+def _equal_run(run_id: str, expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
     for number, (one, other) in enumerate(zip(expected["story"], found["story"], strict=False)):
         if one != other:
-            yield f"event {number} of the story: {one} without a death, {other} with"
+            yield f"event {number} of {run_id}: {one} without a death, {other} with"
             return
     if len(expected["story"]) != len(found["story"]):
-        yield f"the story has {len(found['story'])} events, without a death {len(expected['story'])}"
+        yield f"{run_id} has {len(found['story'])} events, without a death {len(expected['story'])}"
     for step in expected["steps"].keys() | found["steps"].keys():
         one, other = expected["steps"].get(step), found["steps"].get(step)
         if one != other:
-            yield f"step {step}: {one} without a death, {other} with"
+            yield f"{run_id} step {step}: {one} without a death, {other} with"

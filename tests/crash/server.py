@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -20,14 +21,17 @@ import anyio._backends._asyncio  # noqa: F401 - warm: every child would import i
 import msgspec
 
 import refold.engine.engine
+import refold.engine.family
+import refold.engine.worker
 from refold.engine import _compat
 from refold.engine.engine import Engine
 from refold.engine.loop import Loop
 from tests.crash import actors, cheats, checks
 from tests.crash.actors import SEED, MortalStore, SyncedStore
 from tests.crash.case import Case, Outcome
-from tests.crash.flows import ALL
-from tests.crash.scene import RUN, Scene, enter
+from tests.crash.letters import LETTERS
+from tests.crash.model import ALL
+from tests.crash.scene import Scene, enter
 
 HANGS_S = 90
 
@@ -66,7 +70,10 @@ def executor(
 ) -> None:
     """One process: look at what the one before left, execute, and look again when nobody dies any more."""
     enter(scene)
-    refold.engine.engine.new_seed = lambda: SEED  # type: ignore[attr-defined]
+    for module in (refold.engine.engine, refold.engine.family):
+        module.new_seed = lambda: SEED  # type: ignore[attr-defined]
+    refold.engine.worker.SWEEP_S = 0.01  # what other processes write is noticed at once
+    refold.engine.worker.POLL_S = refold.engine.worker.IDLE_POLL_S = 0.004
     make = SyncedStore if case.synced else MortalStore
     if scene.store_path.exists():
         left = make(scene)
@@ -79,13 +86,18 @@ def executor(
     store = make(scene, case.stranger, case.stranger_kind)
     if mail is not None:
         scene.at_moment = mail.at_moment
-    asyncio.run(actors.execute(scene, case.flow, store, mail, opened))
+    try:
+        asyncio.run(actors.execute(scene, case, store, mail, opened))
+    except TimeoutError:
+        for problem in checks.at_any_time(scene, store):
+            scene.say("problems", problem)
+        raise
     if last:
         scene.say("tally", scene.moments, store.commits, store.refused)
         reference = Path(case.reference) if case.reference else None
         if reference is not None and not reference.exists():
-            reference.write_text(json.dumps(checks.normal_form(checks.events_of(store))))
-        for problem in checks.at_the_end(scene, store, case.flow, reference):
+            reference.write_text(json.dumps(checks.normal_form(store)))
+        for problem in checks.at_the_end(scene, store, reference):
             scene.say("problems", problem)
     store.close()
 
@@ -95,7 +107,7 @@ def play(case: Case) -> Outcome:
     folder = Path(case.folder)
     folder.mkdir(parents=True)
     problems: list[str] = []
-    postman = Postman(Scene(folder)) if case.letters_at else None
+    postman = Postman(Scene(folder), case) if case.letters_at else None
     for kill_at in (*case.kills, 0):
         scene = Scene(folder, kill_at)
         mail = Mail(scene, postman, case.letters_at) if postman is not None else None
@@ -116,29 +128,31 @@ def play(case: Case) -> Outcome:
 
 
 class Postman:
-    """A process beside the executing ones that sends the run events when it is told to."""
+    """A process beside the executing ones that writes to the run when it is told to."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, case: Case) -> None:
+        self._letters = LETTERS[case.script or case.flow]
+        self._cheat = case.cheat
         self._orders, self._give = os.pipe()
         self._receipts, self._acknowledge = os.pipe()
         self._pid = forked(scene, partial(self._serve, scene))
 
     def _serve(self, scene: Scene) -> None:
         os.close(self._give)
+        if self._cheat:
+            cheats.BY_NAME[self._cheat]()
         while number := os.read(self._orders, 1):
-            asyncio.run(self._post(scene, int(number)))
-            os.write(self._acknowledge, b".")
+            done = asyncio.run(self._post(scene, int(number)))
+            os.write(self._acknowledge, b"." if done else b"-")
 
-    async def _post(self, scene: Scene, number: int) -> None:
+    async def _post(self, scene: Scene, number: int) -> bool:
         async with Engine(scene.store_path, execute=False) as engine:
-            handle = await engine.get(RUN)
-            for _ in range(2):  # whoever is not sure asks twice
-                await actors.send(scene, handle, "word", number)
+            return await self._letters[number - 1](engine, scene)
 
-    def order(self, number: int) -> None:
-        """Have a letter sent; returns when that is acknowledged."""
+    def order(self, number: int) -> bool:
+        """Have a letter sent; returns when that is acknowledged. False: it was too early for it."""
         os.write(self._give, str(number).encode())
-        os.read(self._receipts, 1)
+        return os.read(self._receipts, 1) == b"."
 
     def close(self) -> None:
         """End the process."""
@@ -152,23 +166,35 @@ class Mail:
 
     def __init__(self, scene: Scene, postman: Postman, moments: tuple[int, ...]) -> None:
         self._scene, self._postman, self._moments = scene, postman, moments
+        self._one = threading.Lock()
+        """Slow commits are made in a thread, and have moments, too."""
 
     def at_moment(self, label: str) -> None:
         """Send what is due; the process waits meanwhile, so the letter arrives at this very moment."""
         if label.startswith("inside"):
             return  # the sender would wait for our lock, and we for its receipt
+        with self._one:
+            self._send_due()
+
+    def _send_due(self) -> None:
         while (sent := self._sent()) < len(self._moments) and self._scene.moments >= self._moments[sent]:
             if not self._scene.ask("SELECT 1 FROM stored_events LIMIT 1"):
                 return  # nobody can write to a run that does not exist yet
-            self.send_next()
+            self._send(sent + 1)
+            if self._sent() == sent:
+                return
 
-    def send_next(self) -> bool:
-        """Have the next letter sent; False: there is none left."""
-        if (sent := self._sent()) == len(self._moments):
-            return False
-        self._scene.say("sent", sent + 1)
-        self._postman.order(sent + 1)
-        return True
+    async def send_next(self) -> bool:
+        """Have the next letter sent, if it is not too early; False: there is none left."""
+        with self._one:
+            if (sent := self._sent()) == len(self._moments):
+                return False
+            self._send(sent + 1)
+            return True
+
+    def _send(self, number: int) -> None:
+        if self._postman.order(number):
+            self._scene.say("sent", number)
 
     def _sent(self) -> int:
         return len(self._scene.heard("sent"))
