@@ -33,14 +33,16 @@ class ChildCommand(Command):
         return None if self.future is None else run.children
 
     def bound(self, run: Any, event: Event | None) -> None:
+        if isinstance(event, t.ChildStarted):
+            self.run_id = event.run_id
         if self.future is not None and not self.future.cancelled():
             run.children[self.number] = self
 
     def matches(self, event: Event) -> bool:
         if not isinstance(event, t.ChildStarted):
             return False
-        named = (event.run_id, event.workflow, event.detached)
-        if named != (self.run_id, self.workflow.name, self.future is None):
+        named = (_ordinal(event.run_id), event.workflow, event.detached)
+        if named != (_ordinal(self.run_id), self.workflow.name, self.future is None):
             return False
         return same_raw(event.args, self.args)
 
@@ -70,7 +72,10 @@ def start(
     packed = workflow.encode_args(args)
     run.child_count += 1
     future = run.loop.create_future() if wait else None
-    command = ChildCommand(workflow, f"{run.run_id}~{run.child_count}", packed, future)
+    run_id = f"{run.run_id}~{run.child_count}"
+    if future is None and run.started.forked_from:  # the handler gets the id at once, and may use it
+        run_id = getattr(run.recorded(t.ChildStarted, detached=True), "run_id", run_id)
+    command = ChildCommand(workflow, run_id, packed, future)
     command.site = site
     command.task_path = getattr(asyncio.current_task(run.loop), "path", "")
     if fan_out is not None:
@@ -79,6 +84,11 @@ def start(
         future.command = command
     run.issued.append(command)
     return command
+
+
+def _ordinal(run_id: str) -> str:
+    """Which of its parent's children: a fork shares those of the run it was made from."""
+    return run_id.rpartition("~")[2]
 
 
 def check_descent(started: t.RunStarted, name: str, workflow: Workflow[Any, Any]) -> None:

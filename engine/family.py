@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from msgspec import Raw, structs
 
 from ..events import types as t
-from ..events.blobs import bring_back
+from ..events.blobs import BLOB_BYTES, Contents, bring_back, put_away
 from ..events.clock import new_event_id, new_seed
 from ..events.registry import decode_event, encode_event
 from ..events.run_events import Ancestor, Carried
@@ -39,9 +39,15 @@ class Along(NamedTuple):
     appends: tuple[Append, ...] = ()
     works: tuple[Work, ...] = ()
     posts: tuple[Post, ...] = ()
+    blobs: Contents = ()
 
     def __add__(self, other: "Along") -> "Along":  # type: ignore[override]
-        return Along(self.appends + other.appends, self.works + other.works, self.posts + other.posts)
+        return Along(
+            self.appends + other.appends,
+            self.works + other.works,
+            self.posts + other.posts,
+            self.blobs + other.blobs,
+        )
 
 
 NOTHING_ALONG = Along()
@@ -53,11 +59,12 @@ _ENDS_AND_REPAIRS = frozenset(kind.TAG for kind in (*t.ENDS, *_REPAIRS))
 
 def born(run_id: str, workflow: Workflow[Any, Any], started: t.RunStarted) -> tuple[Newborn, Along]:
     """A new run, and what stores it."""
-    rows, tail = chain(run_id, Tail(), [started])
+    small, blobs = put_away(started, BLOB_BYTES)
+    rows, tail = chain(run_id, Tail(), [small])
     fold = WorkFold(run_id)
     fold.apply(started)
     child = Newborn(run_id, workflow, started, tail, fold)
-    return child, Along((Append(run_id, 0, rows),), (child.work,))
+    return child, Along((Append(run_id, 0, rows),), (child.work,), (), blobs)
 
 
 def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -> tuple[Newborn, Along]:
@@ -162,8 +169,9 @@ def _failure(end: Event) -> t.Failure | None:
 
 
 def post(run_id: str, message: Event) -> Post:
-    """A message for a run's inbox."""
-    return Post(run_id, message.TAG, encode_event(message))
+    """A message for a run's inbox; its large values are those of an event that is stored with it."""
+    small, _ = put_away(message, BLOB_BYTES)
+    return Post(run_id, message.TAG, encode_event(small))
 
 
 def still_ended(store: Any, message: t.ChildEndSent) -> bool:

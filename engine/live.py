@@ -273,7 +273,7 @@ class LiveRun:
             self._work = row
             works = (row, *works)
         own = Append(self.run_id, before.version, rows, before.hash)
-        unit = Unit((own, *along.appends), works, along.posts, blobs)
+        unit = Unit((own, *along.appends), works, along.posts, (*blobs, *along.blobs))
         entry = _Entry(events, commands, starts, told, newborn, [post.run_id for post in along.posts])
         self.undurable += 1
         urgent = urgent or told is not None

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from ..events import types as t
+from ..events.blobs import BLOB_BYTES, put_away
 from ..events.clock import Clock, new_event_id, new_run_id, new_trace_id, to_datetime
 from ..events.errors import ActRefused, ConfigurationError, RunNotFound
 from ..events.store import Append, Store, Unit
@@ -43,7 +44,7 @@ class Repairing:
         work = self.store.work(run_id)
         if work is None:
             raise RunNotFound(run_id)
-        if work.state != "done":
+        if work.state != "done" or work.status == "continued":  # then it is the run that it went on as
             await self._act(run_id, "resume", by, reason=reason)
             return "resumed"
         await self.retry(run_id, reason=reason, by=by)
@@ -233,19 +234,22 @@ def _forked(
     trace = new_trace_id()
     for cause, commands, _, _ in shared:
         for event in (cause, *commands):
-            events.append(structs.replace(event, id=new_event_id(), trace=trace))
+            own = {"inbox": 0} if getattr(event, "inbox", 0) else {}  # its inbox is empty
+            events.append(structs.replace(event, id=new_event_id(), trace=trace, **own))
     start = events[0]
     assert isinstance(start, t.RunStarted)
     events[0] = structs.replace(
         start, key="", ancestors=(), child=0, forked_from=history.run_id, forked_at=version, trigger="fork",
         by=by,
     )  # fmt: skip
-    rows, _ = chain(new_id, Tail(), events)
+    put = [put_away(event, BLOB_BYTES) for event in events]
+    rows, _ = chain(new_id, Tail(), [small for small, _ in put])
     fold = WorkFold(new_id)
     for event in events:
         fold.apply(event)
     fold.state, fold.due = "pending", to_datetime(clock.now()).timestamp()
-    return Unit((Append(new_id, 0, rows),), (fold.row(),))
+    blobs = tuple(content for _, contents in put for content in contents)
+    return Unit((Append(new_id, 0, rows),), (fold.row(),), (), blobs)
 
 
 def _words(names: tuple[str, ...]) -> str:

@@ -168,6 +168,8 @@ async def test_large_arguments_and_results_go_through(place: Place) -> None:
         handle = await e.get("r")
         await handle.signal("go")
         assert await handle.result() == 600_000
+        for stream in ("r", "r/inbox", "r~1"):
+            assert max(len(row.state) for row in e.store.read(stream)) < 5_000, "they lie beside the log"
         assert e.verify().problems == ()
 
 

@@ -132,6 +132,8 @@ async def test_what_is_said_to_the_first_reaches_the_last(way: str, place: Place
         await seen(last, t.AttributesChanged)
         await door.pause("c")
         await seen(last, t.RunPaused)
+        assert await door.resume("c") == "resumed"
+        await seen(last, t.RunResumed)
         await door.cancel("c", "enough")
         with pytest.raises(RunCancelled, match="'c~r4' was cancelled: enough"):
             await (await e.get("c")).result()

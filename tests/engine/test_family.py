@@ -10,7 +10,7 @@ from refold import Context, RunCancelled, RunFailed, step, workflow
 from refold.engine import family
 from refold.events import types as t
 from refold.events.errors import ChildFailed
-from tests.engine.kit import HandClock, Place, engine, of, tags, until, waiting, work_agrees
+from tests.engine.kit import HandClock, Place, engine, of, seen, tags, until, waiting, work_agrees
 from tests.engine.people import WAYS, memory, voter
 
 pytestmark = pytest.mark.anyio
@@ -352,4 +352,40 @@ async def test_children_of_a_run_before_do_not_answer_for_those_of_the_next(plac
         await waiting(e, "c~r2")
         await e.signal("c~r2~1", "say", "mine")
         assert await handle.result() == "mine"
+        assert work_agrees(e.store)
+
+
+async def test_a_fork_shares_the_children_there_were_and_starts_its_own(place: Place) -> None:
+    @workflow
+    async def says(ctx: Context, what: str) -> str:
+        return what
+
+    @workflow
+    async def twice(ctx: Context) -> list[Any]:
+        first = await ctx.child(says, "a")
+        detached = await ctx.child(says, f"after {first}", wait=False)
+        heard = await ctx.wait_for_event("go")
+        return [
+            first,
+            detached,
+            heard,
+            await ctx.child(says, detached),
+            await ctx.child(says, "c", wait=False),
+        ]
+
+    async with engine(place, twice) as e:
+        handle = await e.start(twice, id="r")
+        await seen(handle, t.WaitOpened)
+        await handle.signal("go", 1)
+        assert await handle.result() == ["a", "r~2", 1, "r~2", "r~4"]
+        at = tags(handle).index("wait.opened") + 1
+        await e.fork("r", at=at, id="f")
+    async with engine(place, twice, memory_bytes=0) as e:
+        await e.signal("f", "go", 2)
+        fork = await e.get("f")
+        assert await fork.result() == ["a", "r~2", 2, "r~2", "f~4"]
+        assert [c.run_id for c in of(fork, t.ChildStarted)] == ["r~1", "r~2", "f~3", "f~4"]
+        await e.fork("f", at=tags(fork).index("signal.received"), id="g")
+        await e.signal("g", "go", 3)
+        assert await (await e.get("g")).result() == ["a", "r~2", 3, "r~2", "g~4"]
         assert work_agrees(e.store)
