@@ -39,10 +39,11 @@ from .starting import (
     key_append,
     register,
     start_of,
+    start_unit,
     taken_by,
 )
 from .talking import Talking
-from .worker import Worker, start_unit
+from .worker import Worker
 from .workflow import Workflow
 
 R = TypeVar("R")

@@ -14,10 +14,12 @@ import msgspec
 from msgspec import Raw
 
 from ..events import codec, types as t
+from ..events.blobs import BLOB_BYTES, put_away
 from ..events.clock import new_event_id, new_seed, new_trace_id
 from ..events.errors import ConfigurationError, RefoldError, StartConflict
-from ..events.store import Append, Store
+from ..events.store import Append, Store, Unit
 from ..events.stream import Tail, chain
+from ..events.work import WorkFold
 from . import artifacts, guard
 from .commands import clip
 from .family import Along
@@ -182,3 +184,12 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes as the log will give them back. Raises `ValueRefused`."""
     read: dict[str, Any] = codec.decoder(dict[str, Any])(codec.encode(attributes, "attributes"), "attributes")
     return read
+
+
+def start_unit(run_id: str, started: t.RunStarted, along: Along) -> Unit:
+    """The unit that stores a run without beginning it."""
+    small, blobs = put_away(started, BLOB_BYTES)
+    rows, _ = chain(run_id, Tail(), [small])
+    fold = WorkFold(run_id)
+    fold.apply(started)
+    return Unit((Append(run_id, 0, rows), *along.appends), (fold.row(),), (), blobs)

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 from ..events import types as t
-from ..events.blobs import BLOB_BYTES, put_away
 from ..events.clock import Clock
 from ..events.errors import (
     ConfigurationError,
@@ -22,8 +21,8 @@ from ..events.errors import (
     StoreError,
 )
 from ..events.log import Log
-from ..events.store import Append, Store, Unit
-from ..events.stream import Tail, chain
+from ..events.store import Store
+from ..events.stream import Tail
 from ..events.types import Event
 from ..events.work import WorkFold
 from . import blocked, inbox
@@ -34,6 +33,7 @@ from .live import LiveRun, Told
 from .recovery import Recovery
 from .run import Run
 from .settings import Settings
+from .starting import start_unit
 from .watchdog import Watchdog
 from .workflow import Workflow
 
@@ -284,16 +284,18 @@ class Worker:
         """Take what is due from the store, deliver mail to those who are here."""
         now = self.clock.now()
         limit = PAGE + len(self.blocked) + len(self.live)
-        due = self.store.due(now, limit)
+        due, newborn = self.store.due(now, limit), False
         for run_id in due:
             live = self.live.get(run_id)
             if live is None:
                 self.recovery.enqueue(run_id)
                 if run_id in self.blocked:
                     blocked.take_requests(self, run_id)
+            elif live.undurable and not live.run.activation:
+                newborn = True  # its row does not say yet that it has begun: an empty inbox for each child
             elif not live.lost:
                 self.drain_inbox(live)
-        more = len(due) == limit  # those that did not fit on the page are due, too
+        more = newborn or len(due) == limit  # those that did not fit on the page are due, too
         self._look_at = 0.0 if more else self.store.next_due(now) or float("inf")
 
     def drain_inbox(self, live: LiveRun) -> bool:
@@ -389,12 +391,3 @@ class Worker:
         for waiter in self._ends.pop(run_id, ()):
             if not waiter.done():
                 waiter.set_exception(error)
-
-
-def start_unit(run_id: str, started: t.RunStarted, along: Along) -> Unit:
-    """The unit that stores a run without beginning it."""
-    small, blobs = put_away(started, BLOB_BYTES)
-    rows, _ = chain(run_id, Tail(), [small])
-    fold = WorkFold(run_id)
-    fold.apply(started)
-    return Unit((Append(run_id, 0, rows), *along.appends), (fold.row(),), (), blobs)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from refold.engine import engine as engine_module, worker as worker_module
+from refold.engine import engine as engine_module, starting as starting_module, worker as worker_module
 from refold.events import log as log_module
 from refold.events.errors import StoreError
 from refold.events.memory import MemoryStore
@@ -259,7 +259,7 @@ def simulated(choices: Sequence[int] = ()) -> Iterator[SimLoop]:
         patch.setattr(worker_module, "monotonic", loop.time)
         patch.setattr(worker_module, "Watchdog", _NoWatchdog)
         patch.setattr(worker_module, "POLL_S", 0.1)
-        patch.setattr(engine_module, "new_seed", lambda: next(seeds))
+        patch.setattr(starting_module, "new_seed", lambda: next(seeds))
         patch.setattr(engine_module, "new_owner", lambda: f"owner-{next(owners)}-{PROCESS.get()}")
         asyncio.set_event_loop(loop)
         try:
