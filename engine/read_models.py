@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-from ..events.errors import RunNotFound, StoreError
+from ..events.errors import ConfigurationError, RunNotFound, StoreError
 from ..events.store import Store
 from ..projections import own, queries, rebuild
 from ..projections.core import CORE
@@ -103,13 +103,30 @@ class ReadModels:
 
     # ---- asking
 
+    def query(self, name: str, *, limit: int = 1000, **equal: Any) -> list[Record]:
+        """Rows of a read model, also one of your own, in the order of its key.
+
+            engine.projections.query("failures", error="Timeout")
+
+        Args:
+            name: of the projection.
+            equal: columns, and the values that they are to have; None: no value.
+
+        Raises `ConfigurationError` for a projection or a column that there is not.
+        """
+        for projection in self.projections:
+            if projection.name == name:
+                return queries.read_table(self.views, projection.table, limit, **equal)
+        known = ", ".join(projection.name for projection in self.projections)
+        raise ConfigurationError(f"there is no projection {name!r}; there are {known}")
+
     def list_runs(self, **filters: Any) -> Page:
         """See `refold.projections.queries.list_runs`."""
         return queries.list_runs(self.views, **filters)
 
-    def count_runs(self) -> dict[str, int]:
-        """How many runs there are in each status."""
-        return queries.count_runs(self.views)
+    def count_runs(self, by: str = "status") -> dict[str, int]:
+        """How many runs there are of each status; see `refold.projections.queries.count_runs`."""
+        return queries.count_runs(self.views, by)
 
     def edges(self, run_id: str) -> list[Record]:
         """Which step followed from which."""

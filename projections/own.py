@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from ..events.stream import Row as Entry
 from .batch import Reader, fold_fast, routes
 from .projection import Projection
-from .queries import Record, record
+from .records import Record, record
 from .runs import RUNS
 from .steps import STEPS
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from ..events.errors import ConfigurationError, SchemaMismatch
 from .projection import Key, Projection, Table, Value
-from .runner import Log, Runner
+from .runner import Log, Runner, check_names
 from .views import Views, create_indexes, schema_of, table_name
 
 BATCH = 5_000
@@ -47,6 +47,7 @@ def open_runner(
     from another log (the file was replaced, or restored from a backup) are dropped, to be folded anew.
     Raises `SchemaMismatch` for tables of a newer version.
     """
+    check_names(projections)
     _drop_strangers(log, views, projections)
     found = views.standings()
     old = [

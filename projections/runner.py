@@ -50,6 +50,20 @@ class Lag(Struct, frozen=True):
     """Events of types that this code does not know."""
 
 
+def check_names(projections: Sequence[Projection]) -> None:
+    """Raises `ConfigurationError` when two share a name or a table, or one has the name of the file's own."""
+    taken = dict.fromkeys(("projections", "parked_events", "unknown_events"), "a table of the file's own")
+    for projection in projections:
+        for name in {projection.name, projection.table.name}:
+            if name in taken:
+                raise ConfigurationError(
+                    f"the projection {projection.name!r} cannot use the name {name!r}: it is {taken[name]}; "
+                    "give yours, and its table, another one"
+                )
+        owner = f"that of the projection {projection.name!r}"
+        taken |= dict.fromkeys((projection.name, projection.table.name), owner)
+
+
 class Runner:
     """Folds the log into the tables of some projections, a batch at a time.
 
@@ -63,9 +77,7 @@ class Runner:
         """Raises `ConfigurationError` when two projections share a name or a table."""
         self.log, self.views, self.slot = log, views, slot
         self.projections = tuple(projections)
-        names = [name for p in self.projections for name in {p.name, p.table.name}]
-        if len(set(names)) < len(names):
-            raise ConfigurationError(f"two projections share a name or a table: {', '.join(sorted(names))}")
+        check_names(self.projections)
         self._tables = [_Stored(p, slot) for p in self.projections]
         self._readers = {
             stored.name: Reader(stored.projection, self._fetcher(stored), self._key_fetcher(stored))

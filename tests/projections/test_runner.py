@@ -101,7 +101,7 @@ def test_two_projections_cannot_share_a_table(views: Views) -> None:
     class Twin(Names):
         name = "twin"
 
-    with pytest.raises(ConfigurationError, match="share a name or a table: names"):
+    with pytest.raises(ConfigurationError, match="cannot use the name 'names': it is that of the projection"):
         Runner(MemoryStore(), views, (Names(), Twin()))
 
 

@@ -18,8 +18,8 @@ from refold.projections.fan_out_items import FAN_OUT_ITEMS
 from refold.projections.fan_outs import FAN_OUTS
 from refold.projections.gates import GATES
 from refold.projections.projection import Table
-from refold.projections.queries import record
 from refold.projections.rebuild import check
+from refold.projections.records import record
 from refold.projections.runner import Runner
 from refold.projections.timers import TIMERS
 from refold.projections.views import Views
