@@ -27,6 +27,7 @@ from ..projections.projection import Projection
 from .closing import to_its_end
 from .family import Along
 from .handle import Handle
+from .lookup import Runs
 from .names import check_name, check_run_id
 from .read_models import ReadModels
 from .repairing import Repairing
@@ -285,6 +286,11 @@ class Engine(Talking, Repairing):
         return Handle(self, run_id, self.workflows.get((work.workflow, work.version)))
 
     # ---- looking
+
+    @property
+    def runs(self) -> Runs:
+        """Lists, counts and rows of the read models: `engine.runs.list(status="waiting")`, `.gates()` …"""
+        return Runs(self.projections)
 
     async def end_of(self, run_id: str) -> Event:
         """Wait for a run's end and return the event."""
