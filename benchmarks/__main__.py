@@ -25,6 +25,7 @@ BENCHES = {
     "memory": "memory",
     "idle": "idle",
     "rebuild": "rebuild",
+    "queries": "model_queries",
     "import": "imports",
 }
 """Name on the command line, and the module whose `run` it is."""
