@@ -65,6 +65,9 @@ class History:
         self._fold = WorkFold(run_id)
         self._last: Row | None = None
         self._step_facts: list[Row] = []
+        self._given_up: list[Row] = []
+        """Facts about steps that were cancelled: no end says how many attempts they had."""
+        self._cancelled = False
         self._scheduled: dict[int, tuple[int, t.StepScheduled]] = {}
         """Open steps, with the version they were scheduled at."""
         self._again: dict[int, int] = {}
@@ -138,6 +141,7 @@ class History:
         if isinstance(event, t.StepScheduled):
             self._scheduled[event.step] = version, event
         elif isinstance(event, t.StepCancelled):
+            self._cancelled = True
             self._step_ended(event.step)
         elif isinstance(event, t.ENDS):
             self._ended(event)
@@ -154,6 +158,9 @@ class History:
     def _step_ended(self, step: int) -> None:
         self._scheduled.pop(step, None)
         if not self._scheduled:
+            if self._cancelled:
+                self._given_up += self._step_facts
+                self._cancelled = False
             self._step_facts.clear()  # nobody asks for what came before: see `facts`
 
     def _rewind(self, event: t.RunRewound) -> None:
@@ -178,8 +185,8 @@ class History:
         scheduled = {
             e.step: e for a in self.activations for e in a.commands if isinstance(e, t.StepScheduled)
         }
-        had = {step: 0 for step in steps}
-        for fact in (*dropped, *self._decoded(self._step_facts)):
+        had = {step: self._again.get(step, 0) for step in steps}
+        for fact in (*dropped, *self._decoded([*self._given_up, *self._step_facts])):
             step = getattr(fact, "step", 0)
             if step in had:
                 had[step] = max(had[step], getattr(fact, "attempt", 0))

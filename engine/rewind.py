@@ -18,6 +18,7 @@ from . import family
 from .commands import event_number
 from .ending import ALWAYS
 from .loader import History, whole_history
+from .pause import cause_in
 from .run import Activation
 
 _CHILD_OVER = (t.ChildEnded, t.ChildCancelled)
@@ -123,6 +124,8 @@ def plan(history: History, kept: int, *, keep: bool = True, but: frozenset[int] 
     }
     causes = [activation.cause for activation in rest if activation.cause is not activations[0].cause]
     again = [made for cause in causes if (made := _again(cause, still, keep, but)) is not None]
+    late = [cause_in(held) for held in history.held.values()]  # it was paused, and then ended
+    again += [made for cause in late if (made := _again(cause, still, keep, but, heard=False)) is not None]
     over = {e.child for a in rest for e in (a.cause, *a.commands) if isinstance(e, _CHILD_OVER)}
     orphans = [e for e in commands if isinstance(e, t.ChildStarted) and e.child not in over]
     return Plan(to, fields, again, [child for child in orphans if not child.detached])
@@ -136,7 +139,9 @@ def _given(event: Event) -> int:
     return event_number(event) if isinstance(event, opens) else 0
 
 
-def _again(cause: Event, still: Still, keep: bool, but: frozenset[int]) -> Event | None:
+def _again(
+    cause: Event, still: Still, keep: bool, but: frozenset[int], *, heard: bool = True
+) -> Event | None:
     if isinstance(cause, t.SignalReceived | t.AttributesChanged):
         return structs.replace(cause, inbox=0)
     if not keep or event_number(cause) in but:
@@ -145,8 +150,9 @@ def _again(cause: Event, still: Still, keep: bool, but: frozenset[int]) -> Event
         return cause if cause.step in still.steps else None
     if isinstance(cause, t.GateVoted):
         return structs.replace(cause, inbox=0) if cause.gate in still.gates else None
-    if isinstance(cause, t.ChildEnded):  # its costs are counted already
-        return structs.replace(cause, inbox=0, spent=Spent()) if cause.child in still.children else None
+    if isinstance(cause, t.ChildEnded) and cause.child in still.children:
+        spent = Spent() if heard else cause.spent  # its costs are counted already
+        return structs.replace(cause, inbox=0, spent=spent)
     return None
 
 

@@ -30,7 +30,7 @@ from .bodies import Bodies
 from .family import Along, Newborn
 from .idle import Idle
 from .live import LiveRun, Told
-from .recovery import Recovery
+from .recovery import RETRY_S, Recovery
 from .run import Run
 from .settings import Settings
 from .starting import start_unit
@@ -187,13 +187,20 @@ class Worker:
     def _deliver_mail(self) -> None:
         mailed, self._mailed = self._mailed, set()
         for run_id in sorted(mailed):
-            live = self.live.get(run_id)
-            if run_id in self.blocked:
-                blocked.take_requests(self, run_id)
-            elif live is None:
-                self._bring_for_mail(run_id)
-            elif not live.lost:
-                self.drain_inbox(live)
+            try:
+                self._deliver_to(run_id)
+            except StoreError as error:
+                _log.error("the mail of run %s cannot be read, trying again: %s", run_id, error)
+                self._loop.call_later(RETRY_S, self.mail_for, run_id)
+
+    def _deliver_to(self, run_id: str) -> None:
+        live = self.live.get(run_id)
+        if run_id in self.blocked:
+            blocked.take_requests(self, run_id)
+        elif live is None:
+            self._bring_for_mail(run_id)
+        elif not live.lost:
+            self.drain_inbox(live)
 
     def _bring_for_mail(self, run_id: str) -> None:
         work = self.store.work(run_id)
