@@ -7,6 +7,7 @@ from msgspec import Raw, structs
 from ..events import types as t
 from ..events.blobs import BLOB_BYTES, Contents, bring_back, put_away
 from ..events.clock import new_event_id, new_seed
+from ..events.errors import StoreError
 from ..events.registry import decode_event, encode_event
 from ..events.run_events import Ancestor, Carried
 from ..events.store import Append, Post
@@ -110,7 +111,10 @@ def goes_on(live: Any, end: t.RunContinued, before: list[Event]) -> tuple[t.RunC
     that come later.
     """
     seen = max([live.fold.seen, *(getattr(event, "inbox", 0) for event in before)])
-    unseen = live.host.store.read(live.run_id + INBOX, seen)
+    try:
+        unseen = live.host.store.read(live.run_id + INBOX, seen)
+    except StoreError:  # nobody can look just now: they are passed on as those that come later
+        unseen = []
     end = structs.replace(end, inbox=unseen[-1].version if unseen else seen)
     following, along = next_of(live, end)
     return end, ([following], along + Along(posts=onward.posts(unseen, end.next_run)))

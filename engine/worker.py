@@ -94,6 +94,9 @@ class Worker:
         after = ""
         while page := self.store.running(after, PAGE):
             for run_id in page:
+                live = self.live.get(run_id)
+                if live is not None and live.idle and live.tail.version < self.store.tail(run_id).version:
+                    self.evict(run_id)  # a zombie went on with it, and has left it
                 self.recovery.enqueue(run_id)
             after = page[-1]
         for run_id in self._ends.keys() - self.live.keys():  # somebody waits for what a zombie has ended
@@ -251,6 +254,7 @@ class Worker:
     def block(self, run_id: str, error: RefoldError) -> None:
         """The run cannot go on in this process."""
         self.blocked[run_id] = error
+        self.mail_for(run_id)  # it may have been asked to end meanwhile
         self.recovery.let_go(run_id)
         self.fail_waiters(run_id, error)
 
