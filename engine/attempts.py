@@ -49,10 +49,10 @@ class Attempts(dict[int, AttemptState]):
         state.failures += 1
         state.phase, state.retry_at = "backoff", retry_at
 
-    def reopened(self, step: int, attempt: int) -> None:
-        """A repair opened the step again after so many attempts."""
+    def reopened(self, step: int, attempt: int, cut_off: bool = False) -> None:
+        """A repair opened the step again after so many attempts; what one that was cut off did is unknown."""
         state = self[step]
-        state.attempt, state.phase = attempt, "released"
+        state.attempt, state.phase = attempt, "interrupted" if cut_off else "released"
 
     def fold(self, events: Iterable[Event]) -> None:
         """Fold a run's events; ended steps are forgotten."""

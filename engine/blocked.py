@@ -4,33 +4,38 @@ from typing import Any
 
 from ..events import types as t
 from ..events.clock import new_event_id, to_datetime
-from ..events.errors import RefoldError
+from ..events.errors import AppendRefused, RefoldError
 from ..events.store import Append, Unit
 from ..events.stream import INBOX, chain
 from . import family, onward
-from .loader import whole_history
+from .loader import History, whole_history
 from .rewind import still_open
 
 
 def take_requests(worker: Any, run_id: str) -> None:
     """Terminate the run when somebody asks for that: it needs no handler."""
     work = worker.store.work(run_id)
-    if work is None or work.state == "done":
+    if work is None or work.state == "done" or worker.closing:
         return
-    for row in worker.store.read(run_id + INBOX, work.seen):
-        message = row.event()
-        if isinstance(message, t.RequestSent) and message.verb == "terminate":
-            _terminate(worker, run_id, message, row.version)
-            return
-
-
-def _terminate(worker: Any, run_id: str, request: t.RequestSent, inbox: int) -> None:
+    asked = [row for row in worker.store.read(run_id + INBOX, work.seen) if row.tag == t.RequestSent.TAG]
+    if not asked:
+        return
     try:
         history = whole_history(worker.store, run_id)
     except RefoldError:
         return  # it cannot even be read; it stays blocked, and says so
     if history.end is not None:
         return
+    for row in asked:
+        message = row.event()
+        assert isinstance(message, t.RequestSent)
+        if message.verb == "terminate" and row.version > history.stale_mail:
+            _terminate(worker, history, message, row.version)
+            return
+
+
+def _terminate(worker: Any, history: History, request: t.RequestSent, inbox: int) -> None:
+    run_id = history.run_id
     still = still_open(history.activations)
     numbers = sorted((*still.steps, *still.timers, *still.waits, *still.gates, *still.children))
     at, trace = max(to_datetime(worker.clock.now()), history.last_at), history.started.trace
@@ -51,6 +56,8 @@ def _terminate(worker: Any, run_id: str, request: t.RequestSent, inbox: int) -> 
             worker.tell_end(run_id, end)
             for post in posts:
                 worker.mail_for(post.run_id)
+        elif isinstance(error, AppendRefused):  # a note that it is blocked was under way
+            take_requests(worker, run_id)
 
     worker.log.append(Unit((own,), (fold.row(),), tuple(posts)), stored)
 
@@ -65,7 +72,9 @@ def pass_on(worker: Any, run_id: str) -> None:
         return
 
     def stored(error: RefoldError | None) -> None:
+        if error is not None and not worker.closing:  # somebody appended meanwhile: look again
+            worker.mail_for(run_id)
         for post in unit.posts if error is None else ():
             worker.mail_for(post.run_id)
 
-    worker.log.append(unit, stored, retry=False)
+    worker.log.append(unit, stored)

@@ -1,5 +1,6 @@
 """What others say to a run: messages in `RUN/inbox`, copied into its stream by the owner, as causes."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,12 @@ from ..events.registry import encode_event
 from ..events.store import Post, Store, Unit
 from ..events.stream import INBOX
 from ..events.types import Event
-from . import acts, ballots, family
+from . import acts, ballots, family, rewind
 from .live import LiveRun
 
 STALE = "sent before the run ended and was brought back"
+LATER_S = 0.005
+"""Pause before an act that cannot be done while an append is under way."""
 PAGE = 500
 """Messages delivered at a time: a million signals to one run must not hold up the others."""
 
@@ -65,7 +68,11 @@ def drain(store: Store, live: LiveRun) -> bool:
         if take is None:
             skip(live, row.version, f"{row.tag} is no message")
         else:
-            take(live, message, row.version)
+            try:
+                take(live, message, row.version)
+            except rewind.NotYet:
+                asyncio.get_running_loop().call_later(LATER_S, live.host.mail_for, live.run_id)
+                return False
     return len(rows) == PAGE
 
 
@@ -83,13 +90,8 @@ def _signal(live: LiveRun, message: t.SignalSent, version: int) -> None:
     live.deliver(t.SignalReceived(**copy, inbox=version, **head))
 
 
-def _is_stale(live: LiveRun, message: Event) -> bool:
-    """Whether an act was meant for what the run was before it ended and was brought back."""
-    return live.repaired_at is not None and message.at <= live.repaired_at
-
-
 def _cancel(live: LiveRun, message: t.CancelSent, version: int) -> None:
-    if _is_stale(live, message):
+    if version <= live.stale_mail:
         skip(live, version, STALE)
         return
     head = live.head(message.id, message.by)
@@ -125,11 +127,13 @@ def _child_ended(live: LiveRun, message: t.ChildEndSent, version: int) -> None:
 
 
 def _request(live: LiveRun, message: t.RequestSent, version: int) -> None:
-    if _is_stale(live, message):
+    if version <= live.stale_mail:
         skip(live, version, STALE)
         return
     try:
         acts.act(live, message, version)
+    except rewind.NotYet:
+        raise
     except (ActRefused, ValueRefused) as refused:
         skip(live, version, f"{message.verb} refused: {refused}"[:8_192])
 

@@ -122,8 +122,8 @@ class LiveRun:
         """By the run and its children."""
         self.told_spent = Spent()
         """What of it the parent knows, from an end that was repaired."""
-        self.repaired_at: datetime | None = None
-        """When it was last brought back after an end."""
+        self.stale_mail = 0
+        """Acts in the inbox up to this version were meant for what the run was before an end."""
         self.refusal: AppendRefused | None = None
         """The first append that was refused."""
         self.alarms = Alarms(host.clock)

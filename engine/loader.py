@@ -27,6 +27,7 @@ _STEP_FACTS = frozenset(
 )
 _STEP_ENDS = (t.StepCompleted, t.StepFailed, t.StepSkipped, t.StepCancelled)
 _ABOUT_FILES = frozenset((t.ArtifactRecorded.TAG, t.ArtifactChanged.TAG))
+_ATTEMPT_OVER = (t.StepCompleted, t.StepFailed, t.StepAttemptFailed, t.StepReleased)
 _SKIPPED = frozenset(kind.TAG for kind in (t.StepLate, t.DebugRecorded, t.StepProbed))
 """Never needed to go on."""
 
@@ -42,11 +43,11 @@ class History:
         self.activations: list[Activation] = []
         """For `Run.replay`: what was rewound is not among them."""
         self.claim: t.RunClaimed | None = None
-        self.attention = "none"
+        self.attention, self.attention_reason = "none", ""
         self.end: Event | None = None
         """The run's end, if it has ended."""
-        self.repaired_at: datetime | None = None
-        """When it was last brought back after an end: acts that were sent before are out of date."""
+        self.stale_mail = 0
+        """Version of the inbox when it was last brought back after an end: acts up to it are out of date."""
         self.rewound = False
         """The last thing that happened to it was a repair: its next owner claims it, be it the same."""
         self.held: dict[str, t.CauseHeld] = {}
@@ -62,6 +63,8 @@ class History:
         """Version of the last event of each activation …"""
         self.causes_at: list[int] = []
         """… and of its cause."""
+        self.dropped: list[tuple[int, int]] = []
+        """Parts that were rewound: the versions between these two are as if they had not been."""
         self._fold = WorkFold(run_id)
         self._last: Row | None = None
         self._step_facts: list[Row] = []
@@ -70,8 +73,8 @@ class History:
         self._cancelled = False
         self._scheduled: dict[int, tuple[int, t.StepScheduled]] = {}
         """Open steps, with the version they were scheduled at."""
-        self._again: dict[int, int] = {}
-        """Steps that a repair has opened again, and how many attempts they have had."""
+        self._again: dict[int, tuple[int, bool]] = {}
+        """Steps that a repair has opened again: attempts they have had, and whether the last was cut off."""
         self._floors: Floors | None = None
 
     def add(self, rows: list[Row]) -> None:
@@ -98,7 +101,7 @@ class History:
         elif isinstance(event, t.RunClaimed):
             self.claim, self.rewound = event, False
         elif isinstance(event, t.RunAttention):
-            self.attention = event.kind
+            self.attention, self.attention_reason = event.kind, event.reason
             if event.kind == "stuck" and not self.activations[-1].commands:
                 self.activations[-1] = self.activations[-1]._replace(open=True)
         elif isinstance(event, t.CauseHeld):
@@ -111,7 +114,7 @@ class History:
         elif isinstance(event, t.RunTerminated):
             self._ended(event)
         elif isinstance(event, t.RunRewound):
-            self._rewind(event)
+            self._rewind(event, version)
 
     def _add_cause(self, event: Event, version: int) -> None:
         self.held.pop(event.cause, None)
@@ -132,7 +135,7 @@ class History:
 
     def _repaired(self, event: Event) -> None:
         if self.end is not None:
-            self.repaired_at = event.at
+            self.stale_mail = getattr(event, "mail", 0)
         self.end, self.rewound = None, True
 
     def _add_command(self, event: Event, version: int) -> None:
@@ -163,7 +166,7 @@ class History:
                 self._cancelled = False
             self._step_facts.clear()  # nobody asks for what came before: see `facts`
 
-    def _rewind(self, event: t.RunRewound) -> None:
+    def _rewind(self, event: t.RunRewound, version: int) -> None:
         kept = sum(1 for version in self.ends_at if version <= event.to)
         kept = max(kept, 1)
         dropped = [e for a in self.activations[kept:] for e in (a.cause, *a.commands)]
@@ -171,8 +174,10 @@ class History:
         if event.to == 1:  # from the very beginning
             dropped += first.commands
             self.activations[0] = first._replace(commands=[], open=True)
+        before = [a.floors for a in (*self.activations[kept:], *self.activations[: event.to == 1])]
         del self.activations[kept:], self.ends_at[kept:], self.causes_at[kept:]
-        floors = floors_of(dropped, self._floors)
+        self.dropped.append((event.to, version))
+        floors = floors_of(dropped, *before, self._floors)
         if event.to == 1:
             self.activations[0] = self.activations[0]._replace(floors=floors)
         else:
@@ -185,13 +190,16 @@ class History:
         scheduled = {
             e.step: e for a in self.activations for e in a.commands if isinstance(e, t.StepScheduled)
         }
-        had = {step: self._again.get(step, 0) for step in steps}
-        for fact in (*dropped, *self._decoded([*self._given_up, *self._step_facts])):
-            step = getattr(fact, "step", 0)
-            if step in had:
-                had[step] = max(had[step], getattr(fact, "attempt", 0))
+        facts = [*dropped, *self._decoded([*self._given_up, *self._step_facts])]
+        had = {step: self._again.get(step, (0, False)) for step in steps}
+        for fact in facts:
+            step, attempt = getattr(fact, "step", 0), getattr(fact, "attempt", 0)
+            if step in had and attempt > had[step][0]:
+                had[step] = attempt, False
+        over = {(e.step, e.attempt) for e in facts if isinstance(e, _ATTEMPT_OVER)}
+        begun = {(e.step, e.attempt) for e in facts if isinstance(e, t.StepStarted)} - over
+        self._again = {step: (a, unknown or (step, a) in begun) for step, (a, unknown) in had.items()}
         self._scheduled = {step: (0, scheduled[step]) for step in had if step in scheduled}
-        self._again = had
         self._step_facts.clear()
 
     @property
@@ -228,7 +236,7 @@ class History:
         for step, (_, event) in self._scheduled.items():
             attempts.scheduled(step, event.pure)
             if step in self._again:
-                attempts.reopened(step, self._again[step])
+                attempts.reopened(step, *self._again[step])
         attempts.fold(event for event in facts if event.step in self._scheduled)  # type: ignore[attr-defined]
         return attempts
 
@@ -256,10 +264,14 @@ def activations(events: Iterable[Event]) -> list[Activation]:
     return history.activations
 
 
-def floors_of(dropped: Iterable[Event], before: Floors | None = None) -> Floors:
-    """What these commands have used up of numbers, children and ordinals."""
-    number, children, ordinals = before or Floors()
-    ordinals = dict(ordinals)
+def floors_of(dropped: Iterable[Event], *before: Floors | None) -> Floors:
+    """What these commands, and those of parts rewound before, have used up of numbers, children, ordinals."""
+    number = children = 0
+    ordinals: dict[str, int] = {}
+    for floors in before:
+        if floors is not None:
+            number, children = max(number, floors.number), max(children, floors.children)
+            ordinals |= {n: max(o, ordinals.get(n, 0)) for n, o in floors.ordinals.items()}
     for event in dropped:
         if isinstance(event, t.FanOutOpened):
             number = max(number, event.fan_out + event.count)

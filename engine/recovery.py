@@ -39,6 +39,7 @@ _FROM_OUTSIDE = (
 )  # fmt: skip
 """Causes that nobody but their sender has: fed again, unless the inbox has them."""
 
+MAX_CLASHES = 5
 RETRY_S = 1.0
 """Pause before a run that could not be read is loaded again."""
 
@@ -73,6 +74,8 @@ class Recovery:
         """Refused runs that wait for their rebuild, with their bodies still running."""
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
+        self._clashes: dict[str, int] = {}
+        """How often a run could not be appended to because of another stream than its own."""
         self._loading = ""
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -112,6 +115,13 @@ class Recovery:
         live.alarms.clear()
         live.run.evict()
         self.lost[live.run_id] = live
+        stream = live.refusal.stream if live.refusal is not None else live.run_id
+        if stream != live.run_id:  # not what this run is at, but something that it wants to make
+            self._clashes[live.run_id] = self._clashes.get(live.run_id, 0) + 1
+            if self._clashes[live.run_id] > MAX_CLASHES:
+                why = f"run {live.run_id}: {live.refusal}, {MAX_CLASHES} times in a row"
+                self._keeper.block(live.run_id, HandlerStuck(why))
+                return
         self.enqueue(live.run_id)
 
     def bring_again(self, live: LiveRun) -> None:
@@ -219,7 +229,7 @@ class Recovery:
         live.flight.attempts = history.attempts(facts)
         live.signal_ids, live.held = history.signal_ids, history.held
         live.spent, live.told_spent = history.spent, history.told_spent
-        live.repaired_at = history.repaired_at
+        live.stale_mail = history.stale_mail
         held, lost = set(history.held), self.lost.pop(run_id, None)
         keeper.live[run_id] = live
         adopted: set[int] = set()
@@ -297,7 +307,7 @@ class Recovery:
 
     def _attend(self, history: History, kind: str, reason: str) -> None:
         """Note in the log that the run cannot go on by itself; once, however often it is tried."""
-        if history.attention == kind:
+        if (history.attention, history.attention_reason) == (kind, reason[:8_192]):
             return
         at = max(to_datetime(self._keeper.clock.now()), history.last_at)
         trace = history.started.trace

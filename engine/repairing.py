@@ -11,9 +11,9 @@ from msgspec import structs
 from ..events import types as t
 from ..events.blobs import BLOB_BYTES, put_away
 from ..events.clock import Clock, new_event_id, new_run_id, new_trace_id, to_datetime
-from ..events.errors import ActRefused, ConfigurationError, RunNotFound
+from ..events.errors import ActRefused, AppendRefused, ConfigurationError, RunNotFound
 from ..events.store import Append, Store, Unit
-from ..events.stream import Tail, chain
+from ..events.stream import INBOX, Tail, chain
 from ..events.types import Event
 from ..events.work import WorkFold
 from . import rewind
@@ -98,18 +98,32 @@ class Repairing:
         else:
             kept, but = rewind.before_failure(history) if keep else (0, frozenset())
         planned = rewind.plan(history, kept, keep=keep, but=but)
-        for child in planned.fields["children"]:  # first: what they said at their end is then out of date
-            await self._retry_child(history, child, reason, by)
-        await self._repair(history, planned.events(self._heads(history, by), verb="retry", reason=reason))
+        for child in self._to_retry(
+            history, planned
+        ):  # first: then what they said at their end is out of date
+            await self.retry(child, reason=reason, by=by)
+        said = {"verb": "retry", "reason": reason, "mail": self.store.tail(run_id + INBOX).version}
+        await self._repair(history, planned.events(self._heads(history, by), **said))
 
-    async def _retry_child(self, history: History, number: int, reason: str, by: str) -> None:
-        """A child that failed, and is waited for again, is retried with its parent."""
+    def _to_retry(self, history: History, planned: rewind.Plan) -> list[str]:
+        """Children that failed and are waited for again. Raises `ActRefused` for one that is undone."""
+        waited = set(planned.fields["children"])
+        found: list[str] = []
         for activation in history.activations:
             for event in activation.commands:
-                if isinstance(event, t.ChildStarted) and event.child == number:
-                    work = self.store.work(event.run_id)
-                    if work is not None and work.status in (*RETRIABLE, "compensation_failed"):
-                        await self.retry(event.run_id, reason=reason, by=by)
+                if not isinstance(event, t.ChildStarted) or event.child not in waited:
+                    continue
+                work = self.store.work(event.run_id)
+                status = work.status if work is not None else ""
+                if status == "compensated":
+                    before = activation.cause
+                    raise ActRefused(
+                        f"run {history.run_id} waits for its child {event.run_id}, which is undone and "
+                        f"cannot go on: retry with at= an event before it was started (by {before.TAG})"
+                    )
+                if status in (*RETRIABLE, "compensation_failed"):
+                    found.append(event.run_id)
+        return found
 
     async def compensate(self, run_id: str, *, reason: str = "", by: str = "user") -> None:
         """Undo by hand what a run did, in reverse order; a run that goes on is stopped for it.
@@ -119,10 +133,12 @@ class Repairing:
         work = self.store.work(run_id)
         if work is None:
             raise RunNotFound(run_id)
-        if work.state != "done":
+        if work.state != "done" or work.status == "continued":
             await self._act(run_id, "compensate", by, reason=reason)
             return
         history = self._ended_history(run_id)
+        if work.status == "terminated":
+            raise ActRefused(f"run {run_id} is terminated: retry it first, then compensate it")
         if work.status not in ("completed", "failed", "cancelled", "compensation_failed"):
             raise ActRefused(f"run {run_id} is {work.status}: there is nothing to undo")
         if not _has_something_to_undo(history):
@@ -131,7 +147,8 @@ class Repairing:
 
     async def _reopen(self, history: History, reason: str, by: str) -> None:
         check_text(reason, "reason")
-        await self._repair(history, [t.RunReopened(reason=reason, **self._heads(history, by)())])
+        mail = self.store.tail(history.run_id + INBOX).version
+        await self._repair(history, [t.RunReopened(reason=reason, mail=mail, **self._heads(history, by)())])
 
     async def dismiss(self, run_id: str, dismissed: bool = True, *, by: str = "user") -> None:
         """Leave a run that has ended out of lists (or no longer); nothing is deleted. Raises `ActRefused`."""
@@ -160,6 +177,11 @@ class Repairing:
             end = rewind.handler_end(history.activations)
             kept = len(history.activations) if end is None else end
         shared = history.activations[:kept] or [history.activations[0]._replace(commands=[])]
+        if any(activation.floors is not None for activation in shared):
+            raise ActRefused(
+                f"run {run_id} was rewound before that event, which a fork cannot share yet: give `at` an "
+                f"event up to {min(first for first, _ in history.dropped)}"
+            )
         still = rewind.still_open(shared)
         if still.children:
             names = ", ".join(child.run_id for child in still.children.values())
@@ -199,14 +221,19 @@ class Repairing:
         return head
 
     async def _repair(self, history: History, events: list[Event], *, wake: bool = True) -> None:
-        """Append to a run that has ended. Raises `AppendRefused` when somebody else has just done so."""
+        """Append to a run that has ended. Raises `ActRefused` when somebody else has just done so."""
         run_id = history.run_id
-        rows, _ = chain(run_id, history.tail, events)
+        small = [put_away(event, BLOB_BYTES) for event in events]
+        rows, _ = chain(run_id, history.tail, [event for event, _ in small])
+        blobs = tuple(content for _, contents in small for content in contents)
         fold = history.work(history.facts())
         for event in events:
             fold.apply(event)
         own = Append(run_id, history.tail.version, rows, history.tail.hash)
-        await self._append(Unit((own,), (fold.row(),)))
+        try:
+            await self._append(Unit((own,), (fold.row(),), (), blobs))
+        except AppendRefused:
+            raise ActRefused(f"run {run_id}: somebody else has just repaired it; look at it again") from None
         if wake:
             self._wake(run_id)
 

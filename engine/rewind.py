@@ -24,6 +24,10 @@ from .run import Activation
 _CHILD_OVER = (t.ChildEnded, t.ChildCancelled)
 
 
+class NotYet(ActRefused):
+    """What is asked for is possible once what is under way is durable."""
+
+
 class Plan(NamedTuple):
     """Where to go back to, and what to deliver again from there."""
 
@@ -166,18 +170,34 @@ def before_failure(history: History) -> tuple[int, frozenset[int]]:
     before the cause on which the handler ended.
     """
     activations = history.activations
+    if isinstance(history.end, t.RunTerminated):
+        return len(activations), frozenset()  # nothing went wrong: go on where it stood
     if (end := handler_end(activations)) is not None:
         activations = activations[: end + 1]
     failed = [place for place, a in enumerate(activations) if _is_failure(a.cause)]
     if not failed:
-        last = len(activations) - 1
-        return last, frozenset()
+        return _before_last(history, activations), frozenset()
     number = event_number(activations[failed[-1]].cause)
     began = next(
         (p for p, a in enumerate(activations) if any(_given(event) == number for event in a.commands)), 0
     )
     together = [place for place in failed if place > began]
     return together[0], frozenset(event_number(activations[place].cause) for place in together)
+
+
+def _before_last(history: History, activations: list[Activation]) -> int:
+    """Before the cause on which the handler ended; before the request, when it was cancelled; and when it
+    ended at a deadline, before that was set: it would pass again at once."""
+    last = len(activations) - 1
+    if isinstance(history.end, t.RunCancelled):
+        asked = [p for p, a in enumerate(activations) if isinstance(a.cause, t.RunCancelRequested)]
+        return asked[-1] if asked else last
+    cause = activations[last].cause
+    if isinstance(cause, t.TimerFired):
+        for place, activation in enumerate(activations):
+            if any(isinstance(e, t.TimerStarted) and e.timer == cause.timer for e in activation.commands):
+                return place
+    return last
 
 
 def handler_end(activations: list[Activation]) -> int | None:
@@ -238,7 +258,20 @@ def at_version(history: History, version: int) -> int:
         raise ActRefused(
             f"run {history.run_id} has events 1 to {history.tail.version}, there is no event {version}"
         )
-    return sum(1 for at in history.causes_at if at <= version) if version > 1 else 0
+    for first, last in history.dropped:
+        if first < version <= last:
+            raise ActRefused(
+                f"run {history.run_id}: event {version} is in a part that was rewound (events {first + 1} to "
+                f"{last}): give an event before or after it"
+            )
+    kept = sum(1 for at in history.causes_at if at <= version) if version > 1 else 0
+    end = handler_end(history.activations)
+    if end is not None and kept > end:
+        raise ActRefused(
+            f"run {history.run_id}: its handler ended with the event {history.causes_at[end]}, and nothing "
+            f"follows from event {version}: give one before that"
+        )
+    return kept
 
 
 # ---- a run that its owner has in memory
@@ -246,11 +279,10 @@ def at_version(history: History, version: int) -> int:
 
 def rewind_live(live: Any, request: t.RequestSent, head: dict[str, Any], told: Any) -> None:
     """Reset a step of a run that goes on: its handler is built again from before that step's end."""
-    if live.undurable or live.fold.paused:
-        why = "paused" if live.fold.paused else "in the middle of an append"
-        raise ActRefused(
-            f"run {live.run_id} is {why}: try again" + ("" if live.undurable else " once resumed")
-        )
+    if live.fold.paused:
+        raise ActRefused(f"run {live.run_id} is paused: resume it, then reset the step")
+    if live.undurable:
+        raise NotYet(f"run {live.run_id} is in the middle of an append: try again")
     once = [b.command.key for b in live.flight.bodies.values() if not b.command.step.options.repeats_unknown]
     if once:
         raise ActRefused(f"run {live.run_id}: step {once[0]} runs and may not be repeated: wait for its end")

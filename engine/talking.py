@@ -1,7 +1,9 @@
 """What an engine says to runs that go on: signals, votes, answers, and operators' acts."""
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from msgspec import Raw
@@ -14,7 +16,7 @@ from ..events.store import Store, Unit
 from ..events.stream import INBOX
 from ..events.types import Event
 from ..events.work import Work
-from . import acts, ballots, blocked, inbox, onward
+from . import acts, ballots, blocked, inbox, onward, rewind
 from .live import LiveRun
 from .names import check_name, check_text
 from .settings import Settings
@@ -22,6 +24,8 @@ from .starting import Told
 from .worker import Worker
 
 NULL = Raw(b"null")
+BRING_S = 2.0
+"""How long an act waits for its run to be in memory; after that it goes through the inbox."""
 TRIES = 500
 """How often a vote is checked anew when others write to the same inbox meanwhile."""
 
@@ -259,16 +263,31 @@ class Talking:
             try:
                 acts.act(live, request, told=told)
                 await told.durable()
+            except rewind.NotYet:
+                await live.host.log.flush()
+                await self._act(run_id, verb, by, **fields)
             except AppendRefused:  # the run is being built anew: ask through its inbox
                 await there(live.run_id)
 
         async def there(run_id: str) -> None:
             await self._post(run_id, acts.request_of(verb, self._message(by), **fields))
-            if self._worker is not None and run_id in self._worker.blocked:
-                blocked.take_requests(self._worker, run_id)
-                await self._worker.log.flush()
+            worker = self._worker
+            if worker is not None and run_id in worker.blocked:
+                blocked.take_requests(worker, run_id)
+                await worker.log.flush()
 
+        await self._brought(run_id)
         await self._reach(run_id, here, there, follow=verb in onward.ABOUT_THE_RUN)
+
+    async def _brought(self, run_id: str) -> None:
+        """Have a run that is executed here in memory: what is not possible is then refused at once."""
+        worker, work = self._worker, self.store.work(run_id)
+        if worker is None or worker.closing or work is None or work.state in ("pending", "done"):
+            return
+        worker.recovery.enqueue(run_id)
+        deadline = monotonic() + BRING_S
+        while worker.recovery.holds(run_id) and monotonic() < deadline:  # noqa: ASYNC110 - the loader tells nobody
+            await asyncio.sleep(0.001)
 
     # ---- how
 
@@ -328,10 +347,10 @@ class Talking:
         if self._worker is None:
             inbox.post(self.store, run_id, message, expected)
         else:
-            told = Told()
-            self._worker.log.append(inbox.mail(run_id, message, expected), told, retry=False)
+            told, worker = Told(), self._worker
+            worker.log.append(inbox.mail(run_id, message, expected), told, retry=False)
             await told.durable()
-            self._worker.mail_for(run_id)
+            worker.mail_for(run_id)
         await self._current(run_id)  # it may have gone on meanwhile, without this message
 
     def _message(self, by: str) -> dict[str, Any]:

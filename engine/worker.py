@@ -13,13 +13,7 @@ from typing import Any
 
 from ..events import types as t
 from ..events.clock import Clock
-from ..events.errors import (
-    ConfigurationError,
-    HandlerError,
-    RefoldError,
-    StoreBusy,
-    StoreError,
-)
+from ..events.errors import ConfigurationError, HandlerError, RefoldError, StoreBusy, StoreError
 from ..events.log import Log
 from ..events.store import Store
 from ..events.stream import Tail

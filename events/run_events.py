@@ -178,6 +178,8 @@ class RunReopened(Event, frozen=True, kw_only=True, omit_defaults=True):
 
     TAG = "run.reopened"
     reason: str = ""
+    mail: int = 0
+    """Version of the inbox at that time: acts up to it were meant for what the run was before."""
 
 
 class CompensateRequested(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -237,6 +239,8 @@ class RunRewound(Event, frozen=True, kw_only=True, omit_defaults=True):
     children: tuple[int, ...] = ()
     """Children that are waited for again."""
     inbox: int = 0
+    mail: int = 0
+    """For a run that had ended, the version of its inbox: acts up to it were meant for what it was before."""
 
 
 class RunDismissed(Event, frozen=True, kw_only=True, omit_defaults=True):

@@ -247,7 +247,7 @@ async def test_a_run_does_not_go_back_to_before_what_has_been_undone(how: str, p
         if how == "retry":
             await e.terminate("r")
             await until(lambda: of(handle, *t.ENDS))
-        act = e.retry("r") if how == "retry" else e.reset_step("r", "do#2")
+        act = e.retry("r", keep=False) if how == "retry" else e.reset_step("r", "do#2")
         with pytest.raises(ActRefused, match="has been undone since then"):
             await act
         gate.set()
