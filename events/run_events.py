@@ -225,7 +225,7 @@ class RunRewound(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Version of the run's stream; the end of an activation."""
     reason: str = ""
     verb: str = "retry"
-    """`retry`, `reset` or `skip`."""
+    """`retry` or `reset`."""
     dropped: tuple[int, ...] = ()
     """Numbers of the commands that are as if never asked for."""
     steps: tuple[int, ...] = ()
