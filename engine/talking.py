@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from ..events import codec, types as t
 from ..events.clock import Clock
-from ..events.errors import AppendRefused, InboxFull, RunEnded, RunNotFound, VoteRefused
+from ..events.errors import AppendRefused, ConfigurationError, InboxFull, RunEnded, RunNotFound, VoteRefused
 from ..events.gate import Gate
 from ..events.store import Store, Unit
 from ..events.stream import INBOX
@@ -251,6 +251,8 @@ class Talking:
 
     async def set_attributes(self, run_id: str, attributes: Mapping[str, Any], *, by: str = "user") -> None:
         """Change a run's searchable labels; None takes one away. Raises `ValueRefused` and as above."""
+        if not isinstance(attributes, Mapping):
+            raise ConfigurationError(f"set_attributes({attributes!r:.80}): expected names with JSON values")
         await self._act(run_id, "attributes", by, value=codec.encode(dict(attributes), "attributes"))
 
     async def _act(self, run_id: str, verb: str, by: str, **fields: Any) -> None:
