@@ -114,11 +114,19 @@ def _new(entry: Entry, event: w.FanOutOpened) -> _Row:
     row.live = bytearray([PENDING]) * event.count
     for place in event.skipped:
         row.live[place] = SKIPPED
+    _close_when_done(row, entry, event)
     return row
 
 
+def _close_when_done(row: _Row, entry: Entry, event: r.Seen) -> None:
+    """A map whose items have all ended says nothing more."""
+    if PENDING not in row.live and RUNNING not in row.live:
+        row.closed_at, row.closed_version = utc(event.at), entry.version
+
+
 def _close(row: _Row, entry: Entry, event: r.Seen) -> None:
-    row.closed_at, row.closed_version = utc(event.at), entry.version
+    if row.closed_at is None:
+        row.closed_at, row.closed_version = utc(event.at), entry.version
     row.live = row.live.replace(b"p", b"u").replace(b"r", b"x")
 
 
@@ -179,6 +187,7 @@ class FanOuts:
             row.live[event.item] = RUNNING
         else:
             row.live[number_of(event) - row.fan_out - 1] = state_of(entry.tag, event)
+            _close_when_done(row, entry, event)
         return rows
 
 
