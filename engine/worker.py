@@ -89,7 +89,9 @@ class Worker:
         while page := self.store.running(after, PAGE):
             for run_id in page:
                 live = self.live.get(run_id)
-                if live is not None and live.idle and live.tail.version < self.store.tail(run_id).version:
+                if live is not None and live.run.closed:
+                    self._sweep = True  # repaired before we know that its end is stored: look again
+                elif live is not None and live.idle and live.tail.version < self.store.tail(run_id).version:
                     self.evict(run_id)  # a zombie went on with it, and has left it
                 self.recovery.enqueue(run_id)
             after = page[-1]

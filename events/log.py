@@ -141,6 +141,7 @@ class Log:
     def _pump(self) -> None:
         self._timer = None
         if self._busy or self._closed or not self._queue:
+            self._urgent = False  # else the next append believes that a commit is coming
             return
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
         self._urgent = False

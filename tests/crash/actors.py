@@ -24,6 +24,8 @@ from tests.crash.model import ALL, ARGS, BY_NAME
 from tests.crash.promises import cut_loose, ended_bodies
 from tests.crash.scene import RUN, Scene
 
+SETTINGS = Settings(projections=False, grace=0.0, determinism="off")
+"""Scanning two dozen handlers anew would be half of what a process has to do."""
 SEED = 20_260_101
 """All runs have it, so that runs of one workflow can be compared."""
 
@@ -188,7 +190,7 @@ async def execute(
             scene.say("acks", "start")
             with suppress(RunEnded):
                 await send(scene, handle, "early", 1)
-    async with Engine(store, workflows=ALL, settings=Settings(projections=False, grace=0.0)) as engine:
+    async with Engine(store, workflows=ALL, settings=SETTINGS) as engine:
         opened()
         handle = await engine.start(flow, *ARGS.get(name, ()), id=RUN)
         scene.say("acks", "start")

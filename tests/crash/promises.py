@@ -89,9 +89,14 @@ def _its_end_was_told_once(run_id: str, events: list[Event], streams: Streams) -
 
 
 def _votes_count_once(run_id: str, events: list[Event]) -> Iterator[str]:
-    votes = Counter((e.gate, e.by) for e in events if isinstance(e, t.GateVoted))
-    more = [(gate, by, n) for (gate, by), n in votes.items() if n > 1]
-    yield from (f"run {run_id}: {by} has {n} votes at gate {gate}" for gate, by, n in more)
+    votes: Counter[tuple[int, str]] = Counter()
+    for event in events:
+        if isinstance(event, t.GateVoted):
+            votes[event.gate, event.by] += 1
+        elif isinstance(event, t.RunRewound):  # what counts of them is delivered anew
+            votes.clear()
+        if isinstance(event, t.GateVoted) and votes[event.gate, event.by] == 2:
+            yield f"run {run_id}: {event.by} has 2 votes at gate {event.gate}"
 
 
 def _nothing_happens_while_paused(run_id: str, events: list[Event]) -> Iterator[str]:

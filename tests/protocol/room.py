@@ -137,6 +137,8 @@ class Ack(Struct, frozen=True):
 class Room:
     """Store, processes, and a record of what was promised and done."""
 
+    flows = FLOWS
+
     def __init__(self, loop: SimLoop, store: MemoryStore | None = None) -> None:
         self.loop, self.store = loop, store or MemoryStore()
         self.engines: dict[str, Engine] = {}
@@ -164,7 +166,7 @@ class Room:
         door.intrude, door.unaware = self.intrude, unaware
         settings = Settings(projections=False, determinism="off", grace=0.5)
         clock = SimClock(self.loop, skew)
-        engine = Engine(door, workflows=FLOWS, settings=settings, clock=clock, execute=execute)
+        engine = Engine(door, workflows=self.flows, settings=settings, clock=clock, execute=execute)
         await self.loop.spawn(name, engine.__aenter__())
         if threaded:
             engine.worker.log._mean_s = 1.0
@@ -253,11 +255,10 @@ class Room:
         for name in list(self.loop.frozen):
             self.thaw(name)
         deadline = self.loop.now + 120
-        while unfinished := [run for run in runs if (w := self.store.work(run)) is None or w.state != "done"]:
+        while unfinished := self.unfinished(runs):
             assert self.loop.now < deadline, f"these runs never end: {unfinished}\n{self.describe()}"
             for run_id in unfinished:
-                if self.store.work(run_id) is None:  # whoever started it was told that this had failed
-                    self.start(holder, runs[run_id], run_id)
+                self.push(run_id, runs, holder)
             await asyncio.sleep(0.5)
         await asyncio.sleep(3)
         waiting: list[tuple[str, str]] = []
@@ -272,6 +273,14 @@ class Room:
         for name, engine in self.engines.items():
             if name not in self.killed:
                 await self.loop.spawn(name, engine.close())
+
+    def unfinished(self, runs: dict[str, Workflow[Any, Any]]) -> list[str]:
+        return [run for run in runs if (w := self.store.work(run)) is None or w.state != "done"]
+
+    def push(self, run_id: str, runs: dict[str, Workflow[Any, Any]], holder: str) -> None:
+        """Do what nobody has done for a run that has not ended."""
+        if self.store.work(run_id) is None:  # whoever started it was told that this had failed
+            self.start(holder, runs[run_id], run_id)
 
     async def clean_up(self) -> None:
         """Let go of what the killed processes left in this one's memory."""
