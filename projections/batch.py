@@ -123,7 +123,8 @@ class Route(NamedTuple):
     runs_only: bool
     creates: bool
     """Its rows cannot be there yet."""
-    keys: Callable[[Entry, Any], Sequence[Key]]
+    keys: Callable[[Entry, Any], Sequence[Key]] | None
+    """None: the row of the event's stream."""
     fold: Callable[[list[Any], Entry, Any], Sequence[Any]]
     rows: dict[Key, Any]
     dirty: dict[Key, None]
@@ -175,7 +176,9 @@ def _first(reader: Reader) -> frozenset[str]:
 def _route(reader: Reader, tag: str) -> Route:
     projection = reader.projection
     finds: Finds = getattr(projection, "finds", {})
-    keys = partial(finds[tag], reader) if tag in finds else projection.keys
+    keys: Any = partial(finds[tag], reader) if tag in finds else projection.keys
+    if getattr(projection, "per_run", False):
+        keys = None
     creates = tag in projection.creates
     return Route(reader, reader.runs_only, creates, keys, reader.fold, reader.rows, reader.dirty)
 
@@ -205,12 +208,15 @@ def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], routes: Route
             for reader, runs_only, creates, find, fold, rows, dirty in group:
                 if outside and runs_only:
                     continue
-                keys = find(entry, event)
-                if len(keys) != 1:
-                    if keys:
-                        _fold_many(reader, keys, entry, event, creates)
-                    continue
-                key = keys[0]
+                if find is None:
+                    key: Key = (stream,)
+                else:
+                    keys = find(entry, event)
+                    if len(keys) != 1:
+                        if keys:
+                            _fold_many(reader, keys, entry, event, creates)
+                        continue
+                    key = keys[0]
                 row = None if creates else rows.get(key, _ABSENT)
                 (rows[key],) = fold([reader.row(key) if row is _ABSENT else row], entry, event)
                 dirty[key] = None
@@ -258,7 +264,7 @@ def _fold_one_carefully(route: Route, entry: Entry, event: Any) -> None:
     table = reader.projection.table
     before: dict[Key, tuple[Value, ...] | None] = {}
     try:
-        keys = route.keys(entry, event)
+        keys = ((entry.stream,),) if route.keys is None else route.keys(entry, event)
         if not keys:
             return
         for key in keys:

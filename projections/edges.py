@@ -46,14 +46,20 @@ class StepEdges:
     )
 
     def keys(self, entry: Entry, event: r.StepScheduled) -> Sequence[Key]:
-        return [(entry.stream, event.step, before) for before in event.after]
+        after = event.after
+        if len(after) == 1:
+            return ((entry.stream, event.step, after[0]),)
+        return [(entry.stream, event.step, before) for before in after]
 
     def fold(
         self, rows: list[EdgeRow | None], entry: Entry, event: r.StepScheduled | r.RunRewound
     ) -> Sequence[EdgeRow | None]:
         if isinstance(event, r.RunRewound):
             return [None] * len(rows)
-        return [EdgeRow(entry.stream, event.step, before) for before in event.after]
+        after = event.after
+        if len(after) == 1:
+            return (EdgeRow(entry.stream, event.step, after[0]),)
+        return [EdgeRow(entry.stream, event.step, before) for before in after]
 
 
 STEP_EDGES = StepEdges()

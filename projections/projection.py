@@ -160,6 +160,7 @@ class Projection(Protocol):
     It may also have `finds: Finds`, and `first: frozenset[str]`: tags of the only events after which a run
     has rows. The events of a run that is known to have none are then passed over at once: two projections
     that look which of their rows a step is about cost one without such rows 40 ns and not 1.4 µs.
+    With `per_run = True` its one row is always that of the event's stream, and `keys` is not called.
     """
 
     @property

@@ -40,7 +40,7 @@ def _scheduled(rows: Group, run_id: str, event: r.StepScheduled) -> None:
     row.ordinal = int(ordinal) if ordinal.isdecimal() else 0
     row.iteration, row.task, row.site, row.pure = event.iteration, event.task, event.site, int(event.pure)
     row.args, row.kwargs = args, kwargs
-    row.args_hash = sha256((args + kwargs).encode()).hexdigest()[:16]
+    row.args_hash = sha256(b"%b%b" % (event.args, event.kwargs)).hexdigest()[:16]
     row.scheduled_at = utc(event.at)
     row.max_attempts, row.timeout_s = event.max_attempts, event.timeout_s
     row.idempotency_key, row.trace_id = f"{run_id}/{key}", _trace_id(run_id, key)
