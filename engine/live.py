@@ -337,7 +337,7 @@ class LiveRun:
         if cause is not None:
             happened = [cause]
         for held in entry.events:
-            if isinstance(held, t.CauseHeld):
+            if isinstance(held, t.CauseHeld) and not isinstance(entry.events[0], t.RunRewound):
                 happened.append(pause.cause_in(held))
         self.kept.extend(Kept(event, entry.told) for event in happened)
         if not happened and entry.told is not None:  # an operator's act: it is asked for again

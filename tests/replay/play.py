@@ -157,7 +157,9 @@ def replay(workflow: Workflow[Any, Any], history: History, crash: int, size: int
     try:
         for _ in run.replay_slices(whole[:crash], size):
             pass
-        for cause, recorded, _, _ in whole[crash:]:
+        for cause, recorded, _, floors in whole[crash:]:
+            if floors is not None:
+                run.raise_floors(floors)
             run.activate(cause)
             compare(run.take(), recorded, cause)
         run.expect_nothing()
