@@ -16,6 +16,10 @@ import msgspec
 
 from refold.engine.workflow import Workflow
 
+from . import model_programs
+from .model_programs import model_program
+from .model_workflows import MODEL
+from .model_world import play_and_go_back
 from .play import History, check, play
 from .programs import generate, program
 from .workflows import HANDWRITTEN
@@ -23,7 +27,8 @@ from .workflows import HANDWRITTEN
 FOLDER = Path(__file__).parents[1] / "histories"
 WORKFLOWS: dict[str, Workflow[Any, Any]] = {
     program.name: program,
-    **{name: flow for name, (flow, _) in HANDWRITTEN.items()},
+    model_program.name: model_program,
+    **{name: flow for name, (flow, _) in {**HANDWRITTEN, **MODEL}.items()},
 }
 SMALLEST, LARGEST = 8, 60
 """Activations of a random program worth keeping."""
@@ -43,8 +48,8 @@ def write(path: Path, history: History, note: str) -> None:
 def _portable(tag: str, state: bytes) -> Any:
     """Without the traceback of a failed run: it names folders of the machine that recorded it."""
     event = msgspec.json.decode(state)
-    if tag == "run.failed":
-        event["error"].pop("traceback", None)
+    if error := event.get("error"):
+        error.pop("traceback", None)
     return event
 
 
@@ -62,6 +67,10 @@ def read(path: Path) -> tuple[Workflow[Any, Any], History]:
 def record(name: str, seed: int) -> History:
     """Play a workflow (`program`: a random tree) in a random world."""
     rng = random.Random(seed)
+    if name == model_program.name:
+        return play_and_go_back(model_program, [model_programs.generate(rng)], rng)
+    if name in MODEL:
+        return play_and_go_back(*MODEL[name], rng)
     args = [generate(rng)] if name == program.name else HANDWRITTEN[name][1]
     return play(WORKFLOWS[name], args, rng, rng.choice([0, 0, 0.06]))
 
@@ -99,13 +108,14 @@ def main() -> None:
 def _record_all(folder: Path, programs: int, seed: int) -> None:
     """Record what is not there yet."""
     folder.mkdir(exist_ok=True)
-    wanted = [(name, seed + number) for name in HANDWRITTEN for number in range(2)]
-    found = 0
-    while found < programs:
-        seed += 1
-        if SMALLEST <= len(record(program.name, seed).activations()) <= LARGEST:
-            found += 1
-            wanted.append((program.name, seed))
+    wanted = [(name, seed + number) for name in (*HANDWRITTEN, *MODEL) for number in range(2)]
+    for kind, count in ((program.name, programs), (model_program.name, programs // 2)):
+        found, tried = 0, seed
+        while found < count:
+            tried += 1
+            if SMALLEST <= len(record(kind, tried).activations()) <= LARGEST:
+                found += 1
+                wanted.append((kind, tried))
     for name, chosen in wanted:
         path = folder / f"{name}-{chosen}.jsonl"
         if not path.exists():

@@ -12,6 +12,7 @@ from refold.engine.pause import cause_in
 from refold.engine.run import Run
 from refold.engine.workflow import Workflow
 from refold.events import types as t
+from refold.events.errors import ActRefused
 from refold.events.gate import Ballot
 from refold.events.registry import decode_event, encode_event
 from refold.events.types import Event
@@ -29,8 +30,6 @@ def loaded(rows: Sequence[Stored]) -> Loaded:
 
 class ModelWorld(World):
     """Votes, answers and ends of children come in any order; now and then somebody goes back."""
-
-    rewinds = 0
 
     def step(self) -> bool:
         run, rng = self.run, self.rng
@@ -70,13 +69,17 @@ class ModelWorld(World):
 
     # ---- going back
 
-    def rewind(self) -> None:
-        """Go back to after any activation, or to the very beginning, and deliver what still counts."""
-        self.rewinds += 1
+    def rewind(self) -> bool:
+        """Go back to after any activation, or to the very beginning, and deliver what still counts.
+
+        False: that is refused, for what was undone cannot count as done.
+        """
         before = loaded(self.history.rows)
-        planned = rewind.plan(
-            before, self.rng.randint(0, len(before.activations) - 1), keep=self.rng.random() < 0.8
-        )
+        kept, keep = self.rng.randint(0, len(before.activations) - 1), self.rng.random() < 0.8
+        try:
+            planned = rewind.plan(before, kept, keep=keep)
+        except ActRefused:
+            return False
         self.write(planned.events(self.head))
         self.run.evict()
         history = loaded(self.history.rows)
@@ -88,6 +91,7 @@ class ModelWorld(World):
         for held in history.held.values():
             if not self.run.closed and (cause := self.again(cause_in(held), held)) is not None:
                 self.feed(cause)
+        return True
 
     def again(self, cause: Event, held: t.CauseHeld) -> Event | None:
         cause = structs.replace(cause, **self.head(), cause=held.id)
@@ -109,8 +113,7 @@ def play_and_go_back(flow: Workflow[Any, Any], args: Sequence[Any], rng: random.
         world.play(limit=rng.choice([400, 400, 30]))
         for _ in range(rng.choice([0, 1, 1, 2, 3])):
             # `play` has unwound the handler; a rewind builds it anew.
-            world.rewind()
-            for _ in range(rng.choice([400, 15])):
+            for _ in range(rng.choice([400, 15]) if world.rewind() else 0):
                 if world.run.closed or not world.step():
                     break
     finally:

@@ -191,8 +191,13 @@ def _comparable(event: Event, other: Event) -> Event:
     replace = msgspec.structs.replace
     if isinstance(event, t.ENDS) and () in (event.open, getattr(other, "open", ())):  # type: ignore[attr-defined]
         event = replace(event, open=())  # histories of the first release do not say what was open
-    if isinstance(event, t.RunFailed):
+    if (
+        isinstance(event, t.RunFailed | t.RunCompensated | t.RunCompensationFailed)
+        and event.error is not None
+    ):
         return replace(event, error=t.Failure(type=event.error.type, message=event.error.message))
+    if isinstance(event, t.GateOpened | t.ChildStarted | t.FanOutOpened):
+        return replace(event, site="")
     if isinstance(event, t.StepScheduled) and isinstance(other, t.StepScheduled):
         # Iterations are counted by call site: they begin anew when the lines of a file have moved.
         iteration = event.iteration if event.site == other.site else 0

@@ -11,6 +11,8 @@ import pytest
 from refold.events.errors import NonDeterminismError
 
 from .golden import FOLDER, WORKFLOWS, read, record, replay_files, write
+from .model_programs import model_program
+from .model_workflows import MODEL
 from .play import Difference, check
 from .programs import program
 from .workflows import HANDWRITTEN
@@ -27,11 +29,12 @@ def test_it_replays(path: Path) -> None:
 def test_there_are_enough_of_them() -> None:
     names = Counter(path.stem.rsplit("-", 1)[0] for path in FILES)
     assert names[program.name] >= 20
-    assert all(names[name] >= 2 for name in HANDWRITTEN)
+    assert names[model_program.name] >= 12
+    assert all(names[name] >= 2 for name in (*HANDWRITTEN, *MODEL))
     assert sum(path.stat().st_size for path in FILES) < 600_000
 
 
-@pytest.mark.parametrize("name", HANDWRITTEN)
+@pytest.mark.parametrize("name", [*HANDWRITTEN, *MODEL])
 def test_handwritten_workflows_replay_in_many_worlds(name: str) -> None:
     workflow = WORKFLOWS[name]
     assert sum(check(workflow, record(name, seed)) for seed in range(100, 110)) > 20
