@@ -88,7 +88,7 @@ FILTERS: dict[str, tuple[Any, ...]] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.sampled_from([1, 7, 50]))
 def test_filters_give_what_a_look_at_all_rows_gives(
     views: Views, seed: int, filters: int, limit: int

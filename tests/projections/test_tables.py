@@ -53,7 +53,7 @@ def only(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> list[dict
     return [{name: row[name] for name in want} for row, want in zip(found, wanted, strict=True)]
 
 
-some = settings(max_examples=60, deadline=None)
+some = settings(max_examples=25, deadline=None)
 histories = given(st.integers(0, 2**32), st.integers(1, 60), st.sampled_from([1, 3, 17, 1000]))
 
 
