@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from msgspec import Struct
 
 from ..events.stream import INBOX, Row as Entry
-from . import reading as r, reading_waits as w
+from . import money, reading as r, reading_waits as w
 from .projection import Events, Index, Key, Scope, Table, column, table
 from .reading import text, utc
 from .vocabulary import events
@@ -77,9 +77,11 @@ def _ended(row: ChildRow, event: w.ChildEnded) -> None:
     row.result = text(event.result) if event.status == "completed" else None
     error, spent = event.error, event.spent
     row.error_type, row.error_message = (None, None) if error is None else (error.type, error.message)
-    row.usd = format(spent.usd, "f")
-    row.input_tokens, row.output_tokens = spent.input_tokens, spent.output_tokens
-    row.cache_tokens, row.turns = spent.cache_tokens, spent.turns
+    row.usd = money.add(row.usd, spent.usd)  # a repaired child tells what it has spent since
+    row.input_tokens += spent.input_tokens
+    row.output_tokens += spent.output_tokens
+    row.cache_tokens += spent.cache_tokens
+    row.turns += spent.turns
 
 
 _EVENTS: Events = {

@@ -248,7 +248,7 @@ def child_rows(parent: str, history: Sequence[Event], inbox: Sequence[Event]) ->
                 "parent_id": parent, "child": e.child, "run_id": e.run_id, "first_run_id": e.run_id,
                 "workflow": e.workflow, "detached": e.detached, "status": last.status if last else "running",
                 "ended_at": iso(last.at) if last else None, "taken_at": iso(taken[-1].at) if taken else None,
-                "usd": last.spent.usd if last else Decimal(0), "rewound": e.child in gone,
+                "usd": sum((m.spent.usd for m in told), Decimal(0)), "rewound": e.child in gone,
                 "error_type": last.error.type if last and last.error else None,
             }
         )  # fmt: skip
