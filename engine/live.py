@@ -56,6 +56,7 @@ class Host(Protocol):
 
     def drain_inbox(self, live: "LiveRun") -> bool:
         """Deliver what others have sent, a page of it; whether there is more."""
+        ...
 
     def reload(self, live: "LiveRun") -> None:
         """The run was rewound: build its handler anew."""

@@ -106,10 +106,11 @@ def checked(digest: str, content: object, place: str) -> bytes:
     """The content as a store has it. Raises `StoreCorrupt` when it is missing or not what it was."""
     if content is None:
         raise StoreCorrupt(f"{place}: the content {digest} of a large value is missing; restore a backup")
-    if not isinstance(content, bytes) or (found := sha256(content).hexdigest()) != digest:
-        what = f"has the digest {found}" if isinstance(content, bytes) else "is no bytes"
+    found = sha256(content).hexdigest() if isinstance(content, bytes) else "none, it is no bytes"
+    if not isinstance(content, bytes) or found != digest:
         raise StoreCorrupt(
-            f"{place}: the content {digest} of a large value {what}: it was changed; restore a backup"
+            f"{place}: the content {digest} of a large value has the digest {found}: it was changed; "
+            "restore a backup"
         )
     return content
 

@@ -17,7 +17,7 @@ from tests.crash.kit import ROOT
 from tests.crash.scene import Scene
 
 KILLS = 14
-"""In each of five tests: 70."""
+"""In each of three tests: 42."""
 FLOWS = {"marathon": range(2), "dynasty": range(4, 5)}
 
 
