@@ -50,10 +50,9 @@ def _terminate(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told
     children = [command.run_id for command in run.children.values()]
     numbers = sorted((*run.steps, *run.timers, *run.waits, *run.gates, *run.children))
     end = t.RunTerminated(reason=request.reason, open=tuple(numbers), **head)
-    posts = [family.terminate_message(child, end) for child in children]
-    posts += family.end_message(live.run_id, run.started, end, live.untold)
+    posts = family.last_words(live.run_id, run.started, end, live.untold, children)
     run.closed = True
-    live.append([end], told=told, along=family.Along(posts=tuple(posts)))
+    live.append([end], told=told, along=family.Along(posts=posts))
 
 
 def _pause(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told: Told | None) -> None:

@@ -5,8 +5,7 @@ from typing import Any
 from ..events import types as t
 from ..events.clock import new_event_id, to_datetime
 from ..events.errors import AppendRefused, RefoldError
-from ..events.store import Append, Unit
-from ..events.stream import INBOX, chain
+from ..events.stream import INBOX
 from . import family, onward
 from .loader import History, whole_history
 from .rewind import still_open
@@ -43,12 +42,8 @@ def _terminate(worker: Any, history: History, request: t.RequestSent, inbox: int
         reason=request.reason, open=tuple(numbers), inbox=inbox, id=new_event_id(), at=at, by=request.by,
         cause=request.id, trace=trace,
     )  # fmt: skip
-    rows, _ = chain(run_id, history.tail, [end])
-    fold = history.work(history.facts())
-    fold.apply(end)
-    posts = [family.terminate_message(child.run_id, end) for child in still.children.values()]
-    posts += family.end_message(run_id, history.started, end, history.untold)
-    own = Append(run_id, history.tail.version, rows, history.tail.hash)
+    children = [child.run_id for child in still.children.values()]
+    posts = family.last_words(run_id, history.started, end, history.untold, children)
 
     def stored(error: RefoldError | None) -> None:
         if error is None:
@@ -59,7 +54,7 @@ def _terminate(worker: Any, history: History, request: t.RequestSent, inbox: int
         elif isinstance(error, AppendRefused):  # a note that it is blocked was under way
             take_requests(worker, run_id)
 
-    worker.log.append(Unit((own,), (fold.row(),), tuple(posts)), stored)
+    worker.log.append(history.unit([end], posts), stored)
 
 
 def pass_on(worker: Any, run_id: str) -> None:

@@ -1,11 +1,12 @@
 """Runs that belong together: children and their parents, and runs that continue one another."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from msgspec import Raw, structs
 
 from ..events import types as t
-from ..events.blobs import BLOB_BYTES, Contents, bring_back, put_away
+from ..events.blobs import Contents, bring_back, put_all_away, put_away
 from ..events.clock import new_event_id, new_seed
 from ..events.errors import StoreError
 from ..events.registry import decode_event, encode_event
@@ -28,10 +29,6 @@ class Newborn(NamedTuple):
     started: t.RunStarted
     tail: Tail
     fold: WorkFold
-
-    @property
-    def work(self) -> Work:
-        return self.fold.row()
 
 
 class Along(NamedTuple):
@@ -58,14 +55,19 @@ _REPAIRS: tuple[type[Event], ...] = (t.RunRewound, t.RunReopened)
 _ENDS_AND_REPAIRS = frozenset(kind.TAG for kind in (*t.ENDS, *_REPAIRS))
 
 
-def born(run_id: str, workflow: Workflow[Any, Any], started: t.RunStarted) -> tuple[Newborn, Along]:
-    """A new run, and what stores it."""
-    small, blobs = put_away(started, BLOB_BYTES)
-    rows, tail = chain(run_id, Tail(), [small])
+def stored_start(run_id: str, started: t.RunStarted) -> tuple[Tail, WorkFold, Along]:
+    """Where a new run stands after its first event, and what stores it."""
+    stored, blobs = put_all_away([started])
+    rows, tail = chain(run_id, Tail(), stored)
     fold = WorkFold(run_id)
     fold.apply(started)
-    child = Newborn(run_id, workflow, started, tail, fold)
-    return child, Along((Append(run_id, 0, rows),), (child.work,), (), blobs)
+    return tail, fold, Along((Append(run_id, 0, rows),), (fold.row(),), (), blobs)
+
+
+def born(run_id: str, workflow: Workflow[Any, Any], started: t.RunStarted) -> tuple[Newborn, Along]:
+    """A new run, and what stores it."""
+    tail, fold, along = stored_start(run_id, started)
+    return Newborn(run_id, workflow, started, tail, fold), along
 
 
 def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -> tuple[Newborn, Along]:
@@ -165,6 +167,14 @@ def end_message(run_id: str, started: t.RunStarted, end: Event, spent: Spent) ->
     return (post(parent, message),)
 
 
+def last_words(
+    run_id: str, started: t.RunStarted, end: t.RunTerminated, spent: Spent, children: Iterable[str]
+) -> tuple[Post, ...]:
+    """What a run that is stopped hard tells its children that are waited for, and its parent."""
+    told = tuple(terminate_message(child, end) for child in children)
+    return told + end_message(run_id, started, end, spent)
+
+
 def _failure(end: Event) -> t.Failure | None:
     if isinstance(end, t.RunCancelled | t.RunTerminated):
         return t.Failure(type=type(end).__name__, message=end.reason)
@@ -174,7 +184,7 @@ def _failure(end: Event) -> t.Failure | None:
 
 def post(run_id: str, message: Event) -> Post:
     """A message for a run's inbox; its large values are those of an event that is stored with it."""
-    small, _ = put_away(message, BLOB_BYTES)
+    small, _ = put_away(message)
     return Post(run_id, message.TAG, encode_event(small))
 
 

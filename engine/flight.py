@@ -1,6 +1,6 @@
 """The steps of a live run that are under way: their attempts, and what becomes of each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from threading import get_ident
 from typing import Any, Protocol
@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from ..events import types as t
 from ..events.blobs import Contents
 from ..events.clock import new_event_id, new_jitter
-from ..events.registry import decode_event
 from ..events.store import Unit
 from ..events.types import Event
 from ..events.work import WorkFold
@@ -246,12 +245,6 @@ class Flight:
             if isinstance(event, ENDS_ATTEMPT) and self.awaits(event.step, event.cause):
                 adopted.add(event.step)
         return adopted
-
-    def held_ends(self, held: Iterable[t.CauseHeld]) -> set[int]:
-        """Steps whose ends are in the log, waiting to be delivered."""
-        ends = {t.StepCompleted.TAG, t.StepFailed.TAG, t.StepSkipped.TAG}
-        causes = [decode_event(cause.tag, bytes(cause.body)) for cause in held if cause.tag in ends]
-        return {cause.step for cause in causes}  # type: ignore[attr-defined]
 
     def not_begun(self) -> tuple[list[int], list[int]]:
         """Of the steps without a body: those to begin (again), and those with unknown outcome."""

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import structs
 
 from ..events import types as t
-from ..events.blobs import BLOB_BYTES, bring_back, put_away
+from ..events.blobs import bring_back, put_away
 from ..events.clock import Clock, new_event_id, to_datetime
 from ..events.errors import ActRefused, AppendRefused, ValueRefused
 from ..events.log import Log
@@ -27,7 +27,7 @@ PAGE = 500
 
 def mail(run_id: str, message: Event, expected: int = -1) -> Unit:
     """The unit that puts a message into a run's inbox; `expected`: only if it is at this version."""
-    small, blobs = put_away(message, BLOB_BYTES)
+    small, blobs = put_away(message)
     return Unit(posts=(Post(run_id, message.TAG, encode_event(small), expected),), blobs=blobs)
 
 
@@ -132,8 +132,6 @@ def _request(live: LiveRun, message: t.RequestSent, version: int) -> None:
         return
     try:
         acts.act(live, message, version)
-    except rewind.NotYet:
-        raise
     except (ActRefused, ValueRefused) as refused:
         skip(live, version, f"{message.verb} refused: {refused}"[:8_192])
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ..events import types as t
-from ..events.blobs import BLOB_BYTES, put_away
+from ..events.blobs import put_all_away
 from ..events.clock import Clock, new_event_id, to_datetime
 from ..events.errors import AppendRefused, HandlerError, HandlerStuck, RefoldError, RunEnded
 from ..events.log import Log
@@ -261,20 +261,16 @@ class LiveRun:
     ) -> None:  # fmt: skip
         """Queue one unit at the place where the run's stream will be when all before it is stored."""
         before, fold = self.tail, self.fold
-        stored, blobs = events, ()
-        for place, event in enumerate(events):
+        for event in events:
             fold.apply(event)
-            small, contents = put_away(event, BLOB_BYTES)
-            if contents:
-                stored = [*stored[:place], small, *stored[place + 1 :]]
-                blobs += contents  # type: ignore[assignment]
+        stored, blobs = put_all_away(events)
         rows, self.tail = chain(self.run_id, before, stored)
         works, row = along.works, fold.row(self._work)
         if row is not self._work:
             self._work = row
             works = (row, *works)
         own = Append(self.run_id, before.version, rows, before.hash)
-        unit = Unit((own, *along.appends), works, along.posts, (*blobs, *along.blobs))
+        unit = Unit((own, *along.appends), works, along.posts, blobs + along.blobs)
         entry = _Entry(events, commands, starts, told, newborn, [post.run_id for post in along.posts])
         self.undurable += 1
         urgent = urgent or told is not None
@@ -357,7 +353,7 @@ class LiveRun:
 
     def go_on(self, notes: list[Event], adopted: set[int]) -> None:
         """Append `notes` and what the handler has newly asked for; restart what was cut off; arm timers."""
-        again, unknown, cut = self.flight.cut_off(adopted | self.flight.held_ends(self.held.values()))
+        again, unknown, cut = self.flight.cut_off(adopted | pause.held_steps(self.held.values()))
         waiting = [*self.run.timers, *self.run.steps]
         self.append_commands([*notes, *cut])
         if self.fold.paused:

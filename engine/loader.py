@@ -1,21 +1,22 @@
 """Reading a run from the log: its activations for the handler, and what was in flight when it was left."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from ..events import types as t
-from ..events.blobs import bring_back
+from ..events.blobs import bring_back, put_all_away
 from ..events.errors import RunNotFound, StoreCorrupt
 from ..events.registry import decode_event
-from ..events.store import Store
-from ..events.stream import Row, Tail
+from ..events.store import Append, Post, Store, Unit
+from ..events.stream import Row, Tail, chain
 from ..events.types import Event, Spent
 from ..events.work import WorkFold
 from . import artifacts
 from .attempts import Attempts
+from .commands import event_number
 from .family import spent_of
-from .pause import cause_in
+from .pause import cause_in, held_steps
 from .run import Activation, Floors
 
 PAGE = 4_000
@@ -242,12 +243,22 @@ class History:
 
     def work(self, facts: list[Event]) -> WorkFold:
         """The dispatch row's fold, as it stands."""
-        held = {_step_of(event) for event in self.held.values()}
+        held = held_steps(self.held.values())
         for fact in facts:
             step: Any = fact.step  # type: ignore[attr-defined]
             if step in self._scheduled and step not in held:
                 self._fold.apply(fact)
         return self._fold
+
+    def unit(self, events: Sequence[Event], posts: tuple[Post, ...] = ()) -> Unit:
+        """What appends these events where the stream ends, by whoever has no handler of the run."""
+        stored, blobs = put_all_away(events)
+        rows, _ = chain(self.run_id, self.tail, stored)
+        fold = self.work(self.facts())
+        for event in events:
+            fold.apply(event)
+        own = Append(self.run_id, self.tail.version, rows, self.tail.hash)
+        return Unit((own,), (fold.row(),), posts, blobs)
 
     @property
     def last_at(self) -> datetime:
@@ -276,7 +287,7 @@ def floors_of(dropped: Iterable[Event], *before: Floors | None) -> Floors:
         if isinstance(event, t.FanOutOpened):
             number = max(number, event.fan_out + event.count)
         elif isinstance(event, t.COMMANDS):
-            number = max(number, _number_of(event))
+            number = max(number, event_number(event))
         if isinstance(event, t.ChildStarted):
             children = max(children, int(event.run_id.rpartition("~")[2]))
         for key, prefix in ((getattr(event, "key", ""), ""), (_gate_name(event), "gate ")):
@@ -286,21 +297,8 @@ def floors_of(dropped: Iterable[Event], *before: Floors | None) -> Floors:
     return Floors(number, children, ordinals)
 
 
-def _number_of(event: Event) -> int:
-    for name in ("step", "timer", "wait", "gate", "child"):
-        if (number := getattr(event, name, None)) is not None:
-            return int(number)
-    return 0
-
-
 def _gate_name(event: Event) -> str:
     return event.name if isinstance(event, t.GateOpened) else ""
-
-
-def _step_of(held: t.CauseHeld) -> int:
-    if held.tag in (t.StepCompleted.TAG, t.StepFailed.TAG, t.StepSkipped.TAG):
-        return int(decode_event(held.tag, bytes(held.body)).step)  # type: ignore[attr-defined]
-    return 0
 
 
 def whole_history(store: Store, run_id: str) -> History:

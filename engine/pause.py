@@ -1,5 +1,6 @@
 """Holding a run: what comes while it is paused is stored at once and delivered once it is resumed."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Raw, structs
@@ -9,6 +10,8 @@ from ..events.blobs import bring_back
 from ..events.registry import decode_event, encode_event
 from ..events.types import Event
 from . import ballots
+
+_STEP_ENDS = frozenset(kind.TAG for kind in (t.StepCompleted, t.StepFailed, t.StepSkipped))
 
 
 def hold(live: Any, cause: Event, told: Any) -> None:
@@ -38,6 +41,12 @@ def release(live: Any) -> None:
 def cause_in(held: t.CauseHeld) -> Event:
     """The cause that was held."""
     return decode_event(held.tag, bytes(held.body), f"{t.CauseHeld.TAG} {held.id}")
+
+
+def held_steps(held: Iterable[t.CauseHeld]) -> set[int]:
+    """Steps whose ends are in the log, waiting to be delivered."""
+    causes = (cause_in(one) for one in held if one.tag in _STEP_ENDS)
+    return {cause.step for cause in causes}  # type: ignore[attr-defined]
 
 
 def again(live: Any, cause: Event, head: dict[str, Any]) -> Event | None:

@@ -23,8 +23,7 @@ from ..events.errors import (
     VoteRefused,
 )
 from ..events.log import Log
-from ..events.store import Append, Store, Unit
-from ..events.stream import chain
+from ..events.store import Store
 from ..events.types import Event
 from . import blocked, inbox, pause
 from .live import KEPT_FACTS, Kept, LiveRun, unexpected
@@ -312,12 +311,7 @@ class Recovery:
         at = max(to_datetime(self._keeper.clock.now()), history.last_at)
         trace = history.started.trace
         note = t.RunAttention(kind=kind, reason=reason[:8_192], id=new_event_id(), at=at, trace=trace)
-        rows, _ = chain(history.run_id, history.tail, [note])
-        fold = history.work(history.facts())
-        fold.apply(note)
-        append = Append(history.run_id, history.tail.version, rows, history.tail.hash)
-        unit = Unit((append,), (fold.row(),))
-        self._keeper.log.append(unit, lambda error: None)
+        self._keeper.log.append(history.unit([note]), lambda error: None)
 
 
 def _is_held(kept: Kept, held: set[str]) -> bool:

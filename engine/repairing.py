@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from ..events import types as t
-from ..events.blobs import BLOB_BYTES, put_away
+from ..events.blobs import put_all_away
 from ..events.clock import Clock, new_event_id, new_run_id, new_trace_id, to_datetime
 from ..events.errors import ActRefused, AppendRefused, ConfigurationError, RunNotFound
 from ..events.store import Append, Store, Unit
@@ -98,9 +98,8 @@ class Repairing:
         else:
             kept, but = rewind.before_failure(history) if keep else (0, frozenset())
         planned = rewind.plan(history, kept, keep=keep, but=but)
-        for child in self._to_retry(
-            history, planned
-        ):  # first: then what they said at their end is out of date
+        # The children first: what they said at their end is then out of date.
+        for child in self._to_retry(history, planned):
             await self.retry(child, reason=reason, by=by)
         said = {"verb": "retry", "reason": reason, "mail": self.store.tail(run_id + INBOX).version}
         await self._repair(history, planned.events(self._heads(history, by), **said))
@@ -223,15 +222,8 @@ class Repairing:
     async def _repair(self, history: History, events: list[Event], *, wake: bool = True) -> None:
         """Append to a run that has ended. Raises `ActRefused` when somebody else has just done so."""
         run_id = history.run_id
-        small = [put_away(event, BLOB_BYTES) for event in events]
-        rows, _ = chain(run_id, history.tail, [event for event, _ in small])
-        blobs = tuple(content for _, contents in small for content in contents)
-        fold = history.work(history.facts())
-        for event in events:
-            fold.apply(event)
-        own = Append(run_id, history.tail.version, rows, history.tail.hash)
         try:
-            await self._append(Unit((own,), (fold.row(),), (), blobs))
+            await self._append(history.unit(events))
         except AppendRefused:
             raise ActRefused(f"run {run_id}: somebody else has just repaired it; look at it again") from None
         if wake:
@@ -269,13 +261,12 @@ def _forked(
         start, key="", ancestors=(), child=0, forked_from=history.run_id, forked_at=version, trigger="fork",
         by=by,
     )  # fmt: skip
-    put = [put_away(event, BLOB_BYTES) for event in events]
-    rows, _ = chain(new_id, Tail(), [small for small, _ in put])
+    stored, blobs = put_all_away(events)
+    rows, _ = chain(new_id, Tail(), stored)
     fold = WorkFold(new_id)
     for event in events:
         fold.apply(event)
     fold.state, fold.due = "pending", to_datetime(clock.now()).timestamp()
-    blobs = tuple(content for _, contents in put for content in contents)
     return Unit((Append(new_id, 0, rows),), (fold.row(),), (), blobs)
 
 

@@ -24,7 +24,7 @@ from .run import Activation
 _CHILD_OVER = (t.ChildEnded, t.ChildCancelled)
 
 
-class NotYet(ActRefused):
+class NotYet(RefoldError):
     """What is asked for is possible once what is under way is durable."""
 
 
@@ -63,14 +63,13 @@ class Still(NamedTuple):
 def still_open(activations: Iterable[Activation]) -> Still:
     """Fold activations to what they leave open."""
     still = Still({}, {}, {}, set(), {})
-    names: dict[str, list[int]] = {}
     for activation in activations:
         for event in (activation.cause, *activation.commands):
-            _apply(still, event, names)
+            _apply(still, event)
     return still
 
 
-def _apply(still: Still, event: Event, names: dict[str, list[int]]) -> None:
+def _apply(still: Still, event: Event) -> None:
     if isinstance(event, t.StepScheduled):
         still.steps[event.step] = event
     elif isinstance(event, t.StepCompleted | t.StepFailed | t.StepSkipped | t.StepCancelled):

@@ -14,15 +14,13 @@ import msgspec
 from msgspec import Raw
 
 from ..events import codec, types as t
-from ..events.blobs import BLOB_BYTES, put_away
 from ..events.clock import new_event_id, new_seed, new_trace_id
 from ..events.errors import ConfigurationError, RefoldError, StartConflict
 from ..events.store import Append, Store, Unit
 from ..events.stream import Tail, chain
-from ..events.work import WorkFold
 from . import artifacts, guard
 from .commands import clip
-from .family import Along
+from .family import Along, stored_start
 from .settings import Settings
 from .step import LONGEST_S
 from .workflow import Workflow
@@ -188,8 +186,5 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def start_unit(run_id: str, started: t.RunStarted, along: Along) -> Unit:
     """The unit that stores a run without beginning it."""
-    small, blobs = put_away(started, BLOB_BYTES)
-    rows, _ = chain(run_id, Tail(), [small])
-    fold = WorkFold(run_id)
-    fold.apply(started)
-    return Unit((Append(run_id, 0, rows), *along.appends), (fold.row(),), (), blobs)
+    _, _, own = stored_start(run_id, started)
+    return Unit(*(own + along))

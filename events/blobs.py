@@ -5,7 +5,7 @@ slow as its largest values are large.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -50,6 +50,17 @@ def put_away(event: Event, limit: int = BLOB_BYTES) -> tuple[Event, Contents]:
         return Raw(b'%b%b","size":%d}' % (MARK, digest.encode(), len(content)))
 
     return _change(event, refer), tuple(contents)
+
+
+def put_all_away(events: Iterable[Event]) -> tuple[list[Event], Contents]:
+    """The events as they are stored together, and the contents that go with them."""
+    stored: list[Event] = []
+    contents: Contents = ()
+    for event in events:
+        small, found = put_away(event)
+        stored.append(small)
+        contents += found
+    return stored, contents
 
 
 def bring_back(event: Event, read: Callable[[str], bytes]) -> Event:

@@ -11,10 +11,9 @@ from ..events.stream import Row as Entry
 from . import reading as r, reading_waits as w
 from .ends import END_TAGS
 from .fan_out_rows import ItemRow
-from .fan_outs import CANCELLED, COMPLETED, FAILED_, ITEM_TAGS, SKIPPED, number_of, state_of
+from .fan_outs import CANCELLED, COMPLETED, EVENTS, FAILED_, ITEM_TAGS, SKIPPED, number_of, state_of
 from .projection import Events, Index, Key, Look, Scope, Table, table
 from .reading import text, utc
-from .vocabulary import events
 
 _WORDS = {COMPLETED: "completed", FAILED_: "failed", SKIPPED: "skipped", CANCELLED: "cancelled"}
 _decode = json.Decoder(list[Raw]).decode
@@ -77,10 +76,9 @@ def _number(known: _Map) -> int:
     return known.fan_out
 
 
-def _open_items(look: Look, entry: Entry, known: _Map, *, unbegun: bool) -> list[Key]:
+def _open_items(look: Look, entry: Entry, known: _Map) -> list[Key]:
     keys = [(entry.stream, known.fan_out, item) for item in range(known.total)]
-    words = ("pending",) if unbegun else ("pending", "running")
-    return [key for key in keys if look.row(key).status in words]
+    return [key for key in keys if look.row(key).status in ("pending", "running")]
 
 
 def _closed(look: Look, entry: Entry, event: w.FanOutClosed) -> Sequence[Key]:
@@ -89,7 +87,7 @@ def _closed(look: Look, entry: Entry, event: w.FanOutClosed) -> Sequence[Key]:
         if known.fan_out == event.fan_out:
             known.closed = True
             if known.pending > 0:
-                found = _open_items(look, entry, known, unbegun=False)
+                found = _open_items(look, entry, known)
     return found
 
 
@@ -98,7 +96,7 @@ def _ended(look: Look, entry: Entry, event: r.RunEnded) -> Sequence[Key]:
     for known in _of_run(look, entry.stream):
         if not known.closed:
             known.closed = True
-            found += _open_items(look, entry, known, unbegun=False)
+            found += _open_items(look, entry, known)
     return found
 
 
@@ -162,15 +160,7 @@ class FanOutItems:
     version = 1
     scope: Scope = "runs"
     creates = first = frozenset({"fan_out.opened"})
-    events: Events = events(
-        *END_TAGS,
-        "fan_out.opened",
-        "fan_out.closed",
-        "step.scheduled",
-        "child.started",
-        "run.rewound",
-        *ITEM_TAGS,
-    )
+    events: Events = EVENTS
     finds = MappingProxyType(
         {
             "fan_out.opened": _opened,

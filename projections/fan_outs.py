@@ -23,6 +23,16 @@ ITEM_TAGS = (
     "step.completed", "step.failed", "step.skipped", "step.cancelled", "child.ended", "child.cancelled",
 )  # fmt: skip
 """Events that end an item, when they are about one."""
+EVENTS: Events = events(
+    *END_TAGS,
+    "fan_out.opened",
+    "fan_out.closed",
+    "step.scheduled",
+    "child.started",
+    "run.rewound",
+    *ITEM_TAGS,
+)
+"""What maps and their items follow from."""
 
 
 def state_of(tag: str, event: Any) -> int:
@@ -150,15 +160,7 @@ class FanOuts:
     version = 1
     scope: Scope = "runs"
     creates = first = frozenset({"fan_out.opened"})
-    events: Events = events(
-        *END_TAGS,
-        "fan_out.opened",
-        "fan_out.closed",
-        "step.scheduled",
-        "child.started",
-        "run.rewound",
-        *ITEM_TAGS,
-    )
+    events: Events = EVENTS
     finds = MappingProxyType(
         {
             "fan_out.opened": _opened,

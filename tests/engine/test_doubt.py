@@ -7,8 +7,6 @@ import pytest
 
 from refold import (
     Context,
-    Engine,
-    Handle,
     StepFailed,
     step,
     workflow,
@@ -17,7 +15,8 @@ from refold.engine.bodies import current_step
 from refold.engine.step import StepOptions
 from refold.events import types as t
 from refold.events.errors import ActRefused, StepInterrupted
-from tests.engine.kit import Place, engine, of, seen, until, waiting, work_agrees
+from tests.engine.doubtful import cut_off, in_doubt
+from tests.engine.kit import Place, engine, of, seen, until, work_agrees
 
 pytestmark = pytest.mark.anyio
 
@@ -49,20 +48,6 @@ async def pays(ctx: Context) -> str:
         return f"{type(error).__name__}: {error.message}"
 
 
-async def cut_off(place: Place, flow: Any) -> None:
-    """Start run `r` and stop the engine in the middle of its step."""
-    async with engine(place, flow, grace=0) as e:
-        await e.start(flow, id="r")
-        await until(lambda: calls)
-
-
-async def in_doubt(e: Engine) -> Handle[Any]:
-    handle = await e.get("r")
-    await seen(handle, t.StepInDoubt)
-    await waiting(e, "r")
-    return handle
-
-
 # ---- people decide
 
 
@@ -71,7 +56,7 @@ async def test_a_step_that_may_not_be_repeated_is_in_doubt_until_somebody_says(
     evicted: bool, place: Place
 ) -> None:
     """C03."""
-    await cut_off(place, pays)
+    await cut_off(place, pays, calls)
     async with engine(place, pays, memory_bytes=0 if evicted else 1_000_000) as e:
         handle = await in_doubt(e)
         assert ("r" in e.worker.live) is not evicted
@@ -90,7 +75,7 @@ async def test_control_an_engine_that_repeats_what_it_does_not_know_does_it_twic
 ) -> None:
     """The test above would see it."""
     global hangs
-    await cut_off(place, pays)
+    await cut_off(place, pays, calls)
     hangs = False
     monkeypatch.setattr(StepOptions, "unknown", "retry")
     async with engine(place, pays) as e:
@@ -99,7 +84,7 @@ async def test_control_an_engine_that_repeats_what_it_does_not_know_does_it_twic
 
 
 async def test_it_stays_in_doubt_over_restarts_and_is_said_once(place: Place) -> None:
-    await cut_off(place, pays)
+    await cut_off(place, pays, calls)
     for _ in range(3):
         async with engine(place, pays) as e:
             handle = await in_doubt(e)
@@ -110,7 +95,7 @@ async def test_it_stays_in_doubt_over_restarts_and_is_said_once(place: Place) ->
 
 async def test_it_may_be_said_to_have_failed_or_be_told_to_run_again(place: Place) -> None:
     global hangs
-    await cut_off(place, pays)
+    await cut_off(place, pays, calls)
     async with engine(place, pays, grace=0) as e:
         handle = await in_doubt(e)
         await e.resolve_step("r", "wire#1", "retry", by="ana")
@@ -125,7 +110,7 @@ async def test_it_may_be_said_to_have_failed_or_be_told_to_run_again(place: Plac
 
 
 async def test_what_does_not_fit_or_is_not_in_doubt_is_refused_and_it_stays_in_doubt(place: Place) -> None:
-    await cut_off(place, pays)
+    await cut_off(place, pays, calls)
     async with engine(place, pays) as e:
         handle = await in_doubt(e)
         for refused in (
@@ -151,7 +136,7 @@ async def test_on_unknown_fail_asks_nobody(place: Place) -> None:
             await once()
         return "knows"
 
-    await cut_off(place, flow)
+    await cut_off(place, flow, calls)
     async with engine(place, flow) as e:
         assert await (await e.get("r")).result() == "knows"
     assert calls == [1]
@@ -168,7 +153,7 @@ async def test_a_step_in_doubt_does_not_hold_up_its_neighbours(place: Place) -> 
         heard = await ctx.wait_for_event("go")
         return [heard, await other(), await doubtful]
 
-    await cut_off(place, flow)
+    await cut_off(place, flow, calls)
     async with engine(place, flow) as e:
         handle = await in_doubt(e)
         await handle.signal("go", 7)
@@ -178,7 +163,7 @@ async def test_a_step_in_doubt_does_not_hold_up_its_neighbours(place: Place) -> 
 
 
 async def test_a_run_with_a_step_in_doubt_can_be_cancelled(place: Place) -> None:
-    await cut_off(place, pays)
+    await cut_off(place, pays, calls)
     async with engine(place, pays) as e:
         handle = await in_doubt(e)
         await handle.cancel()

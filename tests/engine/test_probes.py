@@ -12,7 +12,6 @@ from refold import (
     ConfigurationError,
     Context,
     Engine,
-    Handle,
     Happened,
     NotHappened,
     StepFailed,
@@ -23,7 +22,8 @@ from refold.engine.bodies import current_step
 from refold.events import types as t
 from refold.events.errors import StepInterrupted
 from tests.engine.children import SETTINGS, child, lines_until
-from tests.engine.kit import Place, engine, of, seen, until, waiting, work_agrees
+from tests.engine.doubtful import cut_off, in_doubt
+from tests.engine.kit import Place, engine, of, seen, waiting, work_agrees
 from tests.engine.sagas import WORKFLOWS, effects
 
 pytestmark = pytest.mark.anyio
@@ -71,24 +71,10 @@ async def pays_probed(ctx: Context) -> str:
         return f"{type(error).__name__}: {error.message}"
 
 
-async def cut_off(place: Place, flow: Any) -> None:
-    """Start run `r` and stop the engine in the middle of its step."""
-    async with engine(place, flow, grace=0) as e:
-        await e.start(flow, id="r")
-        await until(lambda: calls)
-
-
-async def in_doubt(e: Engine) -> Handle[Any]:
-    handle = await e.get("r")
-    await seen(handle, t.StepInDoubt)
-    await waiting(e, "r")
-    return handle
-
-
 async def probed(place: Place, *said: Any) -> Any:
     """The result after one crash in the middle of the step, and what the probe came to."""
     answers.extend(said)
-    await cut_off(place, pays_probed)
+    await cut_off(place, pays_probed, calls)
     async with engine(place, pays_probed) as e:
         handle = await e.get("r")
         result = await handle.result()
@@ -124,7 +110,7 @@ NOT_KNOWN: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("answer", "error"), NOT_KNOWN, ids=repr)
 async def test_what_the_probe_cannot_tell_a_person_has_to(answer: Any, error: str, place: Place) -> None:
     answers.append(answer)
-    await cut_off(place, pays_probed)
+    await cut_off(place, pays_probed, calls)
     async with engine(place, pays_probed) as e:
         handle = await in_doubt(e)
         (event,) = of(handle, t.StepProbed)
@@ -153,7 +139,7 @@ async def test_or_its_options_say_what_then(policy: Any, place: Place) -> None:
         except StepInterrupted:
             return "interrupted"
 
-    await cut_off(place, flow)
+    await cut_off(place, flow, calls)
     async with engine(place, flow) as e:
         handle = await e.get("r")
         assert await handle.result() == ("done" if policy == "retry" else "interrupted")
@@ -184,7 +170,7 @@ async def test_a_probe_that_is_cut_off_is_asked_again(place: Place) -> None:
     async def flow(ctx: Context) -> str:
         return await wires(5)
 
-    await cut_off(place, flow)
+    await cut_off(place, flow, calls)
     async with engine(place, flow, grace=0) as e:
         await begun.wait()
         assert work_agrees(e.store)
@@ -217,7 +203,7 @@ async def test_a_probe_has_the_steps_timeout(threaded: bool, place: Place) -> No
     async def flow(ctx: Context) -> str:
         return await wires(5)
 
-    await cut_off(place, flow)
+    await cut_off(place, flow, calls)
     async with engine(place, flow) as e:
         handle = await in_doubt(e)
         (event,) = of(handle, t.StepProbed)
@@ -247,7 +233,7 @@ async def test_a_step_that_is_skipped_while_it_is_probed_is_skipped(place: Place
     async def flow(ctx: Context) -> str:
         return f"{await wires(5)} {await ctx.wait_for_event('go')}"
 
-    await cut_off(place, flow)
+    await cut_off(place, flow, calls)
     async with engine(place, flow) as e:
         handle = await e.get("r")
         await begun.wait()
@@ -281,7 +267,7 @@ async def test_a_run_paused_while_it_is_probed_goes_on_when_it_is_resumed(answer
     async def flow(ctx: Context) -> str:
         return await wires(5)
 
-    await cut_off(place, flow)
+    await cut_off(place, flow, calls)
     hangs = False
     async with engine(place, flow) as e:
         handle = await e.get("r")
