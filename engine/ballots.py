@@ -32,18 +32,12 @@ def judge(
     reason = reason or command.misfit(message.vote, message.answer)
     if reason:
         return None, reason
-    return admitted(command.gate, message, head, inbox), ""
-
-
-def admitted(
-    gate: Gate, message: t.VoteSent | t.GateVoted, head: dict[str, Any], inbox: int = 0
-) -> t.GateVoted:
-    """A vote that the gate does not refuse, as the run's stream will have it."""
-    return t.GateVoted(
+    vote = t.GateVoted(
         gate=message.gate, vote=message.vote, selections=message.selections, feedback=message.feedback,
-        answer=message.answer, digest=message.digest, decides=gate.decides(message.vote), inbox=inbox,
+        answer=message.answer, digest=message.digest, decides=command.gate.decides(message.vote), inbox=inbox,
         **head,
     )  # fmt: skip
+    return vote, ""
 
 
 def ballot_of(message: t.VoteSent | t.GateVoted) -> Ballot:

@@ -186,8 +186,11 @@ class Talking:
             )
         message = t.VoteSent(gate=wanted.opened.gate, **said, **live.head("", by))
         _check(live.run_id, wanted, message)
+        made, reason = ballots.judge(live, message, live.head("", by), 0)  # the type may ask for more
+        if made is None:
+            raise VoteRefused(f"run {live.run_id} gate {wanted.opened.name}: {reason}")
         told = Told()
-        live.deliver(ballots.admitted(wanted, message, live.head("", by)), told=told)
+        live.deliver(made, told=told)
         await told.durable()
 
     async def _vote_there(self, run_id: str, gate: str | int | None, said: dict[str, Any], by: str) -> None:
