@@ -31,6 +31,14 @@ def to_datetime(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def moment(at: datetime | str | None) -> datetime | None:
+    """A stored time as a datetime in UTC."""
+    if at is None:
+        return None
+    found = at if isinstance(at, datetime) else datetime.fromisoformat(at)
+    return found.astimezone(UTC)
+
+
 def new_run_id() -> str:
     """A UUIDv7 (RFC 9562): sorts by the time it was made."""
     milliseconds = time.time_ns() // 1_000_000

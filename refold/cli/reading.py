@@ -7,17 +7,18 @@ from typing import Any
 
 import msgspec
 
-from ..events.clock import SystemClock, to_datetime
+from ..events.clock import SystemClock, moment, to_datetime
 from ..events.errors import RunNotFound
 from ..events.registry import look_at_event
 from ..events.store import Store
 from ..events.stream import INBOX, Row
+from ..projections.lanes import claims, lanes_of
 from ..projections.own import fold_run, fold_steps
 from . import timeline
 from .exits import OK
 from .screen import Screen
 from .stores import existing, list_runs
-from .text import Line, Span, as_json, clip, clock, compact, moment, seconds, usd, visible, visible_lines
+from .text import Line, Span, as_json, clip, clock, compact, seconds, usd, visible, visible_lines
 
 PAGE = 1_000
 STATUS_STYLES = {
@@ -131,9 +132,9 @@ def show(args: argparse.Namespace, screen: Screen) -> int:
         rows = _stream(store, args.run)
     run, steps = fold_run(rows), fold_steps(rows)
     events = [look_at_event(row.tag, row.state, row) for row in rows]
-    lanes = timeline.lanes(steps, events, full=args.all)
+    lanes = lanes_of(steps, events, full=args.all)
     if args.json:
-        every = timeline.lanes([], events, full=True)
+        every = lanes_of([], events, full=True)
         waits = [
             {"name": lane.name, "kind": lane.kind, "status": lane.status, "from": lane.segments[0].start,
              "to": lane.segments[0].end}
@@ -145,7 +146,7 @@ def show(args: argparse.Namespace, screen: Screen) -> int:
     screen.print()
     start = moment(run["started_at"]) or now()
     end = moment(run["ended_at"]) or now()
-    timeline.draw(screen, lanes, start, end, timeline.claims(events))
+    timeline.draw(screen, lanes, start, end, claims(events))
     _troubles(screen, run, steps)
     return OK
 

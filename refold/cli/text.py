@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
+
+from ..events.clock import moment
 
 Span = tuple[str, str]
 """A piece of text and its style (`bold`, `dim`, `green` …; empty for none)."""
@@ -124,14 +126,6 @@ def count(number: int, one: str, many: str = "") -> str:
     ('1 run', '0 entries')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def moment(at: datetime | str | None) -> datetime | None:
-    """A stored time as a datetime in UTC."""
-    if at is None:
-        return None
-    found = at if isinstance(at, datetime) else datetime.fromisoformat(at)
-    return found.astimezone(UTC)
 
 
 def clock(at: datetime | str | None, *, micro: bool = False) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ..cli import timeline
 from ..cli.screen import Screen
-from ..cli.text import count, moment, seconds, usd, visible
-from ..cli.timeline import Mark
+from ..cli.text import count, seconds, usd, visible
+from ..events.clock import moment
 from ..events.registry import look_at_event
 from ..events.store import Store
+from ..projections.lanes import Mark, claims, lanes_of
 from ..projections.own import fold_run, fold_steps
 from .proofs import Evidence, Proof
 
@@ -65,8 +66,8 @@ def died(screen: Screen, pid: int, kill: Evidence) -> None:
 def revived(screen: Screen, pid: int, run_id: str, store: Store, killed_at: datetime) -> None:
     """When the second worker has gone on."""
     events = [look_at_event(row.tag, row.state, row) for row in store.read(run_id)]
-    claims = timeline.claims(events)
-    after = f" {seconds((claims[-1].at - killed_at).total_seconds())} after the kill" if claims else ""
+    taken = claims(events)
+    after = f" {seconds((taken[-1].at - killed_at).total_seconds())} after the kill" if taken else ""
     took = ("took the run up from the log", "bold green")
     screen.print(f"  worker 2   pid {pid} ", took, f"{after}, and went on")
 
@@ -90,7 +91,7 @@ def finale(
         timeline.summary(run), f"  {usd(run['cost_usd'])}",
     )  # fmt: skip
     screen.print()
-    timeline.draw(screen, timeline.lanes(steps, events), start, end, [Mark(killed_at, "kill -9")])
+    timeline.draw(screen, lanes_of(steps, events), start, end, [Mark(killed_at, "kill -9")])
     screen.print()
     for proof in proofs:
         screen.print(

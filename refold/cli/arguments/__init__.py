@@ -1,0 +1,1 @@
+"""The arguments of every command, by what it is for; each module lists its own as `COMMANDS`."""

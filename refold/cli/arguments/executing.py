@@ -1,0 +1,43 @@
+"""Arguments of the commands that execute workflows: `demo`, `run`."""
+
+from typing import Any
+
+from .frame import add
+
+
+def _demo(commands: Any) -> None:
+    parser = add(
+        commands, "demo", "refold.demo.director:demo",
+        "run a real workflow that kills its own worker with SIGKILL, and finish it all the same",
+        "  refold demo\n  refold demo --yes --folder somewhere", store=False,
+    )  # fmt: skip
+    parser.add_argument(
+        "--folder", default="refold-demo", help="where everything goes (default: %(default)s)"
+    )
+    parser.add_argument("--yes", action="store_true", help="approve the release without being asked")
+
+
+def _run(commands: Any) -> None:
+    parser = add(
+        commands, "run", ".running:run",
+        "execute a workflow of yours; killed and given again with the same --id, it goes on where it was",
+        "  refold run app.py:checkout --id order-42 --input '[{\"total\": \"12.50\"}]'",
+    )  # fmt: skip
+    parser.add_argument(
+        "target", metavar="FILE.py:WORKFLOW", help="the file (or module) and the workflow in it"
+    )
+    parser.add_argument(
+        "--input", metavar="JSON", help="an array of the handler's arguments, or the only one; @FILE reads it"
+    )
+    parser.add_argument("--id", metavar="RUN", help="id of the run (default: a new one)")
+    parser.add_argument("--key", help="idempotency key: the same key with the same input is the same run")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="attribute of the run; may be repeated",
+    )
+
+
+COMMANDS = (_demo, _run)

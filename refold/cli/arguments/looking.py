@@ -1,0 +1,53 @@
+"""Arguments of the commands that look: `runs`, `show`, `events`."""
+
+from typing import Any
+
+from .frame import add, natural, positive
+
+RUN_STATUSES = (
+    "pending", "running", "waiting", "paused", "completed", "continued", "failed", "cancelled", "terminated",
+    "compensating", "compensated", "compensation_failed",
+)  # fmt: skip
+ATTENTIONS = ("any", "none", "retrying", "no_worker", "diverged", "missing_version", "in_doubt", "stuck")
+
+
+def _runs(commands: Any) -> None:
+    parser = add(
+        commands, "runs", ".reading:runs", "list the runs of a store, those started last first",
+        "  refold runs --status waiting\n  refold runs --attention any --json",
+    )  # fmt: skip
+    parser.add_argument("--status", choices=RUN_STATUSES, help="only these")
+    parser.add_argument("--workflow", metavar="NAME", help="only runs of this workflow")
+    parser.add_argument(
+        "--attention", choices=ATTENTIONS, help="only runs that need it for this reason, or for any"
+    )
+    parser.add_argument(
+        "--limit", type=positive, default=50, metavar="N", help="at most so many (default: %(default)s)"
+    )
+    parser.add_argument("--cursor", help="go on after the page that ended with this")
+
+
+def _show(commands: Any) -> None:
+    parser = add(
+        commands, "show", ".reading:show",
+        "show one run: status, steps with their attempts, waits, cost, timeline",
+        "  refold show order-42\n  refold show order-42 --json | jq .run.status",
+    )  # fmt: skip
+    parser.add_argument("run", metavar="RUN", help="id of the run")
+    parser.add_argument("--all", action="store_true", help="a row for every step, however many there are")
+
+
+def _events(commands: Any) -> None:
+    parser = add(
+        commands, "events", ".reading:events", "print the history of a run, event by event",
+        "  refold events order-42\n  refold events order-42 --json | jq -r '.[].tag'",
+    )  # fmt: skip
+    parser.add_argument("run", metavar="RUN", help="id of the run")
+    parser.add_argument(
+        "--after", type=natural, default=0, metavar="N", help="only events after this version"
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most so many")
+    parser.add_argument("--inbox", action="store_true", help="what others have sent to the run instead")
+
+
+COMMANDS = (_runs, _show, _events)
