@@ -171,7 +171,8 @@ def _probed(rows: Group, run_id: str, event: r.StepProbed) -> None:
 
 
 def _compensated(rows: Group, run_id: str, event: r.StepCompensated) -> None:
-    _latest(rows, event).status = "compensated"
+    if event.step:  # else what is undone was no step of its own: `ctx.compensate(…)` registered it
+        _latest(rows, event).status = "compensated"
 
 
 def _attempt_failed(rows: Group, run_id: str, event: r.StepAttemptFailed) -> None:

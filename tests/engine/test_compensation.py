@@ -274,6 +274,8 @@ async def test_undos_registered_in_the_handler_take_their_place_among_the_others
             "note", b"[]", b'{"text":"call the hotel"}',
         )  # fmt: skip
         assert undone(handle) == ["book#2", said.key, "book#1"]
+        undone_steps = [row["key"] for row in handle.steps() if row["status"] == "compensated"]
+        assert undone_steps == ["book#1", "book#2"]
     assert done == ["flight", "car", "uncar:car booked", "call the hotel", "unflight:flight booked"]
 
 
