@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from .blocking import run
 from .engine.artifacts import Artifact
 from .engine.bodies import StepInfo, current_step, record_cost
 from .engine.context import Context, Operation
@@ -73,6 +74,7 @@ __all__ = [
     "Workflow",
     "current_step",
     "record_cost",
+    "run",
     "step",
     "workflow",
 ]

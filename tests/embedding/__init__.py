@@ -1,0 +1,1 @@
+"""Tests of Refold inside other programs: scripts, loggers, workers, web frameworks."""
