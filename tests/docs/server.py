@@ -1,0 +1,80 @@
+"""A warm process that forks what pages show: `python -m tests.docs.server`.
+
+A command costs a fork here and not the start of an interpreter, and is a process of its own all the same: it
+can be killed, and what it imports stays in it. One JSON line in is a command, one out its process id; the end
+of a process is told with its exit code, when it is asked for.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import refold.cli.running  # noqa: F401 - warm: every child would import it
+from refold.cli import main as refold_main
+
+HANGS_S = 100
+
+
+def obey(order: dict[str, Any]) -> None:
+    """In the forked process: become the command."""
+    signal.alarm(HANGS_S)
+    os.setpgid(0, 0)
+    for name, fd, flags in (
+        (os.devnull, 0, os.O_RDONLY),
+        (order["out"], 1, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        (order["err"], 2, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+    ):
+        os.dup2(os.open(name, flags), fd)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", line_buffering=True)  # type: ignore[union-attr]
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    warnings.simplefilter("error")
+    program, *arguments = order["command"]
+    if program == "refold":
+        sys.exit(refold_main(arguments))
+    sys.argv = [program, *arguments]
+    sys.path[0] = order["folder"]
+    runpy.run_path(program, run_name="__main__")
+
+
+def forked(order: dict[str, Any]) -> int:
+    """The id of a process that does it, and unwinds nothing of this one."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        obey(order)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def main() -> None:
+    """Until the input ends."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "await" in order:
+            answer = os.waitstatus_to_exitcode(os.waitpid(order["await"], 0)[1])
+        else:
+            answer = forked(order)
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
