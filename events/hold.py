@@ -10,8 +10,13 @@ import errno
 import fcntl
 import json
 import os
+import struct
+import sys
 import threading
 from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 from .clock import SystemClock, to_datetime
 from .errors import StoreBusy, StoreError, StoreFull, StoreReadOnly
@@ -35,6 +40,57 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
+class Holder(Struct, frozen=True):
+    """The process that executes a store, by its own account."""
+
+    owner: str = ""
+    """As `run.claimed` names it; all of this is empty when it has not said so yet."""
+    pid: int = 0
+    host: str = ""
+    since: str = ""
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds this lock file now; None: nobody. It is asked for, never taken, not even for a moment."""
+    with _guard:
+        note = _held.get(_inode(path))
+        if note is None:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            try:
+                if not _is_locked(fd):
+                    return None  # what stands in the file is of a process that was killed
+                note = os.pread(fd, 4096, 0).decode(errors="replace")
+            finally:
+                os.close(fd)  # drops no lock of ours: the file is none that we hold
+    try:
+        return msgspec.json.decode(note, type=Holder)
+    except msgspec.DecodeError:
+        return Holder()
+
+
+def _is_locked(fd: int) -> bool:
+    """Whether another process holds a lock that would stand in the way of reading."""
+    kind: int
+    if sys.platform == "darwin":  # struct flock: where, how long, who, which kind, counted from
+        asked = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_RDLCK, os.SEEK_SET))
+        kind = struct.unpack_from("qqih", asked)[3]
+    else:
+        asked = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+        kind = struct.unpack_from("h", asked)[0]
+    return kind != fcntl.F_UNLCK
+
+
+def _inode(path: Path) -> _Key:
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0)
+    return (stat.st_dev, stat.st_ino)
+
+
 class Hold:
     """The lock of one store. `acquire` and `release`, both idempotent where it makes sense."""
 
@@ -56,13 +112,13 @@ class Hold:
 
     def _try(self, note: str) -> bool:
         with _guard:
-            if (key := self._inode()) in _held:
+            if (key := _inode(self.path)) in _held:
                 raise self._busy(_held[key])
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stat = os.fstat(fd)
-                if self._inode() != (stat.st_dev, stat.st_ino):
+                if _inode(self.path) != (stat.st_dev, stat.st_ino):
                     os.close(fd)  # somebody removed the file in between: what we hold is nobody's lock
                     return False
                 os.ftruncate(fd, 0)
@@ -76,13 +132,6 @@ class Hold:
             self._fd, self._key, self._pid = fd, (stat.st_dev, stat.st_ino), os.getpid()
             _held[self._key] = note
             return True
-
-    def _inode(self) -> _Key:
-        try:
-            stat = os.stat(self.path)
-        except FileNotFoundError:
-            return (0, 0)
-        return (stat.st_dev, stat.st_ino)
 
     def _busy(self, note: str) -> StoreBusy:
         try:
@@ -106,7 +155,7 @@ class Hold:
     @property
     def held(self) -> bool:
         """Whether the lock is ours, and the file we locked is still the one that others would lock."""
-        return self._fd >= 0 and self._pid == os.getpid() and self._inode() == self._key
+        return self._fd >= 0 and self._pid == os.getpid() and _inode(self.path) == self._key
 
     def release(self) -> None:
         """Let go, if held by this process."""

@@ -16,7 +16,7 @@ from msgspec.structs import astuple
 
 from .blobs import checked
 from .errors import StoreError
-from .hold import Hold
+from .hold import Hold, Holder, holder_of
 from .sqlite_file import ERRORS, QUERIES, Datastore, File
 from .store import Refusal, Unit
 from .stream import GENESIS, INBOX, Row, Tail, row_hash
@@ -209,6 +209,10 @@ class SQLiteStore(SQLiteApplicationRecorder):
     def holding(self) -> bool:
         """Whether this object is still the executor: nobody has taken the lock file away."""
         return self._hold.held
+
+    def holder(self) -> Holder | None:
+        """Who executes this file now, whichever process that is; None: nobody."""
+        return holder_of(self._hold.path)
 
     def release(self) -> None:
         """Stop being the executor."""

@@ -308,10 +308,18 @@ def test_a_second_executor_learns_who_the_first_is_and_kill_9_frees_the_store(tm
             assert words in refusal.value.holder
             assert words in str(refusal.value)
         assert store.commit([Unit((sample_append(store, "run/inbox"),))]) == [None], "appending needs no hold"
+        found = store.holder()
+        assert found is not None
+        assert (found.owner, found.pid, found.host) == ("engine-7@shop", child.pid, os.uname().nodename)
         child.send_signal(signal.SIGKILL)
         child.wait(30)
+        assert "engine-7@shop" in Path(f"{store.path}.lock").read_text()  # control: its note is still there
+        assert store.holder() is None
         store.hold("me")
+        assert (found := store.holder()) is not None
+        assert found.owner == "me"
     store.close()
+    assert store.holder() is None
 
 
 def test_two_engines_of_one_process_conflict_too(tmp_path: Path) -> None:
@@ -320,6 +328,7 @@ def test_two_engines_of_one_process_conflict_too(tmp_path: Path) -> None:
     one.hold("one")
     with pytest.raises(StoreBusy, match="held by one"):
         two.hold("two")
+    assert two.holder() == one.holder() is not None
     two.close()
     with process("hold", one.path, "three") as child:
         assert first_line(child) == "", "closing the second store must not have dropped the lock of the first"
