@@ -5,7 +5,7 @@ import os
 from .errors import ConfigurationError
 from .store import Store
 
-FORMS = "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, or just a path"
+FORMS = "memory://, sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://…, or just a path"
 
 
 def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
@@ -30,7 +30,7 @@ def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
 
         return MemoryStore()
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
-        raise ConfigurationError(f"{_shown(text)}: PostgreSQL is not in this release; use {FORMS}")
+        return _postgres(text, create)
     raise ConfigurationError(f"{_shown(text)}: no store is called {scheme!r}; use {FORMS}")
 
 
@@ -41,6 +41,16 @@ def _sqlite(text: str, path: str, create: bool) -> Store:
     from .sqlite import SQLiteStore
 
     return SQLiteStore(path, create=create)
+
+
+def _postgres(url: str, create: bool) -> Store:
+    try:
+        from .postgres import PostgresStore
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{_shown(url)}: the driver is missing ({error}): pip install 'refold[postgres]'"
+        ) from error
+    return PostgresStore(url, create=create)
 
 
 def _shown(url: str) -> str:

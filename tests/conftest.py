@@ -5,9 +5,13 @@ A test that cannot run where it is (no compiler, no second Python, no PostgreSQL
 """
 
 import os
-from collections.abc import Generator
+import secrets
+from collections.abc import Generator, Iterator
 
+import psycopg
 import pytest
+
+from tests import pg
 
 LOUD = "Skipped: LOUD"
 
@@ -34,3 +38,22 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _loud(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a PostgreSQL server for the tests of this process."""
+    if dsn := os.environ.get("REFOLD_TEST_PG_DSN"):
+        yield dsn
+        return
+    with pg.server() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """URL of a schema of its own, gone after the test."""
+    schema = f"test_{secrets.token_hex(6)}"
+    yield f"{postgres_server}{'&' if '?' in postgres_server else '?'}schema={schema}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())

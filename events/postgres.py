@@ -1,0 +1,442 @@
+"""The store on a PostgreSQL server: no lock in the append path, one round trip for most commits."""
+
+import os
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import (
+    ApplicationRecorder,
+    IntegrityError,
+    Notification,
+    StoredEvent,
+    Subscription,
+)
+from msgspec.structs import astuple
+from psycopg import Connection, errors
+
+from .admission import admit
+from .blobs import checked
+from .clock import SystemClock, to_datetime
+from .errors import StoreBusy, StoreError
+from .hold import Holder
+from .postgres_server import Server, named_queries
+from .store import Append, Refusal, Unit
+from .stream import GENESIS, INBOX, Row, Tail, row_hash
+from .work import Work
+
+TRIES = 20
+"""How often a commit is tried again that met another one: each time somebody else has got on."""
+_EVERYTHING = 2**62
+_MET_ANOTHER = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
+
+
+class PostgresStore(ApplicationRecorder):
+    """A `Store` in one schema of a database (see `events/store.py` for what each method promises).
+
+    Any number of processes may read it and append. Opening checks and, when needed, makes or updates the
+    schema; it raises `SchemaMismatch`, `ConfigurationError` or a `StoreError`. `create=False` refuses to
+    make a new one.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self._server = Server(url, create=create)
+        self.url = self._server.address.url
+        self._queries = named_queries(self._server.address.schema)
+        self._holding: Connection[Any] | None = None
+        self._position = 0
+        self._own = 0
+        """Events that this object itself has stored since `changed` was asked."""
+        self.changed()
+
+    # ---- writing
+
+    def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
+        """Store the units in one durable transaction; see `Store.commit`."""
+        server = self._server
+        with server.lock:
+            try:
+                batch = Batch.of(units)
+                if batch is not None and self._quickly(server.writer(), batch):
+                    return [None] * len(units)
+                return self._carefully(server.writer(), units)
+            except BaseException as error:
+                server.drop_writer()
+                if isinstance(error, psycopg.Error | UnicodeError):
+                    raise server.typed(error, "write") from error
+                raise
+
+    def _quickly(self, connection: Connection[Any], batch: "Batch") -> bool:
+        """Everything in one statement, as it is in most commits; False: something stands in the way."""
+        try:
+            cursor = connection.execute(self._queries["append"], batch.parameters())
+        except _MET_ANOTHER:
+            return False
+        found = cursor.fetchone()
+        self._own += len(batch.rows)
+        return bool(found and found[0])
+
+    def _carefully(self, connection: Connection[Any], units: Sequence[Unit]) -> list[Refusal | None]:
+        """Look where all streams are, then store what fits; again when somebody else was there in between."""
+        for _ in range(TRIES):
+            try:
+                with connection.transaction():
+                    refusals, batch, mail = self._admitted(connection, units)
+                    self._store(connection, batch, mail)
+                self._own += len(batch.rows)
+                return refusals
+            except _MET_ANOTHER as met:
+                last = met
+        raise StoreError(f"cannot write {self.url}: others were faster {TRIES} times; try again") from last
+
+    def _admitted(
+        self, connection: Connection[Any], units: Sequence[Unit]
+    ) -> tuple[list[Refusal | None], "Batch", dict[str, int]]:
+        touched = {post.run_id for unit in units for post in unit.posts}
+        touched.update(work.run_id for unit in units for work in unit.works)
+        if any(unit.posts for unit in units):
+            connection.execute(self._queries["lock_work"], {"runs": _texts(sorted(touched))})
+        tails = self._tails(connection, units)
+        batch, mail, refusals = Batch(), dict[str, int](), list[Refusal | None]()
+        for unit in units:
+            posted: list[Row] = []
+            refusal = admit(unit, tails, lambda stream: Tail(), posted)
+            refusals.append(refusal)
+            if refusal is None:
+                batch.add(unit, posted)
+                for append in unit.appends:
+                    if append.stream.endswith(INBOX):
+                        mail[append.stream.removesuffix(INBOX)] = append.expected + len(append.rows)
+                mail.update({row.stream.removesuffix(INBOX): row.version for row in posted})
+        return refusals, batch, mail
+
+    def _tails(self, connection: Connection[Any], units: Sequence[Unit]) -> dict[str, Tail]:
+        names = {append.stream for unit in units for append in unit.appends}
+        names.update(post.run_id + INBOX for unit in units for post in unit.posts)
+        found = connection.execute(self._queries["tails"], {"streams": _texts(sorted(names))})
+        return {_name(stream): Tail(version, last) for stream, version, last in found}
+
+    def _store(self, connection: Connection[Any], batch: "Batch", mail: dict[str, int]) -> None:
+        batch.heads.clear()  # checked already, against this transaction's own reading
+        connection.execute(self._queries["append"], batch.parameters())
+        if mail:
+            runs = sorted(mail)
+            grown = {"runs": _texts(runs), "versions": [mail[run] for run in runs]}
+            connection.execute(self._queries["set_mail"], grown)
+
+    # ---- reading
+
+    def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        try:
+            with self._server.reading() as connection:
+                return connection.execute(self._queries[query], parameters, binary=True).fetchall()
+        except (psycopg.Error, UnicodeError) as error:
+            raise self._server.typed(error, "read") from error
+
+    def _positioned(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query, after every commit that is visible by now has its position."""
+        try:
+            with self._server.reading() as connection, connection.transaction():
+                with connection.pipeline():
+                    connection.execute(
+                        self._queries["lock_positions"], {"key": self._server.address.key("positions")}
+                    )
+                    connection.execute(self._queries["give_positions"])
+                    cursor = connection.execute(self._queries[query], parameters, binary=True)
+                    return cursor.fetchall()
+        except (psycopg.Error, UnicodeError) as error:
+            raise self._server.typed(error, "read") from error
+
+    def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
+        """Rows of one stream with version > `after`, in order."""
+        limit = _EVERYTHING if limit is None else limit
+        wanted = {"stream": _text(stream), "after": after, "limit": limit}
+        found = self._rows("read", **wanted)
+        if found and not found[-1][-1]:  # nobody has asked for the order of the whole log since
+            self.position()
+            found = self._rows("read", **wanted)
+        return [Row(stream, *rest) for _, *rest in found]
+
+    def tail(self, stream: str) -> Tail:
+        """Last version and hash of a stream."""
+        found = self._rows("tails", streams=[_text(stream)])
+        return Tail(*found[0][1:]) if found else Tail()
+
+    def blob(self, digest: str) -> bytes:
+        """A content by its digest."""
+        found = self._rows("blob", digest=digest)
+        return checked(digest, found[0][0] if found else None, self.url)
+
+    def blobs(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Digests of all contents, greater than `after`, in order."""
+        return [digest for (digest,) in self._rows("blobs", after=after, limit=limit)]
+
+    def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
+        """Rows of all streams with position > `after`, in the order of commit."""
+        found = self._positioned("scan", after=after, limit=limit)
+        return [Row(_name(stream), *rest) for stream, *rest in found]
+
+    def position(self) -> int:
+        """Position of the last row."""
+        return int(self._positioned("position")[0][0])
+
+    # ---- the dispatch table
+
+    def work(self, run_id: str) -> Work | None:
+        """The run's row of `work`."""
+        found = self._rows("work", run=_text(run_id))
+        return Work(run_id, *found[0][1:]) if found else None
+
+    def due(self, now: float, limit: int = 1000) -> list[str]:
+        """Runs that want attention: due ones first, then those with mail."""
+        found = dict.fromkeys(_name(run) for (run,) in self._rows("due", now=now, limit=limit))
+        if len(found) < limit:
+            found.update(dict.fromkeys(_name(run) for (run,) in self._rows("mail", limit=limit)))
+        return list(found)[:limit]
+
+    def running(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of runs in state `running` greater than `after`."""
+        return [_name(run) for (run,) in self._rows("running", after=_text(after), limit=limit)]
+
+    def next_due(self, now: float) -> float | None:
+        """The earliest `due_at` later than `now`."""
+        found: float | None = self._rows("next_due", now=now)[0][0]
+        return found
+
+    def all_work(self) -> list[tuple[Work, int]]:
+        """The whole `work` table with `mail`."""
+        return [(Work(_name(run), *rest), mail) for run, *rest, mail in self._rows("all_work")]
+
+    def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
+        """Replace the whole `work` table."""
+        server = self._server
+        with server.lock:
+            try:
+                connection = server.writer()
+                with connection.transaction(), connection.cursor() as cursor:
+                    cursor.execute(self._queries["clear_work"])
+                    packed = [(_text(work.run_id), *astuple(work)[1:], mail) for work, mail in rows]
+                    cursor.executemany(self._queries["insert_work"], packed)
+            except psycopg.Error as error:
+                server.drop_writer()
+                raise server.typed(error, "write") from error
+
+    def changed(self) -> bool:
+        """Whether anybody else has committed events since the last call."""
+        own, position = self._own, self.position()
+        moved = position - self._position
+        self._position = position
+        self._own -= own
+        return moved != own
+
+    # ---- owning
+
+    def hold(self, owner: str) -> None:
+        """Become the one executor of this log: a lock of a session of ours, gone with the process."""
+        server = self._server
+        if self._holding is not None:
+            raise self._busy()
+        try:
+            connection = server.connect()
+            (free,) = connection.execute(
+                self._queries["hold"], {"key": server.address.key("executor")}
+            ).fetchone() or (False,)
+            if not free:
+                connection.close()
+                raise self._busy()
+            since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
+            named = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
+            connection.execute(self._queries["set_executor"], named)
+        except psycopg.Error as error:
+            raise server.typed(error, "hold") from error
+        self._holding = connection
+
+    def _busy(self) -> StoreBusy:
+        holder = self._named()
+        name = f"{holder.owner} (pid {holder.pid} on {holder.host}, since {holder.since})"
+        return StoreBusy(
+            f"{self.url} is held by {name}; only one process at a time executes the runs of a store: "
+            "stop that one first",
+            name,
+        )
+
+    def _named(self) -> Holder:
+        found = self._rows("executor")
+        owner, pid, host, since = found[0] if found else ("another process", 0, "", "")
+        return Holder(owner, pid, host, since)
+
+    def holding(self) -> bool:
+        """Whether this object is still the executor."""
+        return self._holding is not None and not self._holding.closed
+
+    def release(self) -> None:
+        """Stop being the executor."""
+        connection, self._holding = self._holding, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """Release and close everything."""
+        self.release()
+        self._server.close()
+
+    # ---- the library's interface
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
+        """The library's way to append: the unique key is its only check, the hashes are made here."""
+        appends: list[Append] = []
+        tails: dict[str, Tail] = {}
+        for event in stored_events:
+            stream = _stream(event.originator_id)
+            version = event.originator_version
+            before = tails.get(stream) or (self.tail(stream) if version > 1 else Tail(0, GENESIS))
+            last = row_hash(before.hash, stream, version, event.topic, event.state)
+            row = Row(stream, version, event.topic, event.state, last)
+            tails[stream] = Tail(version, last)
+            appends.append(Append(stream, version - 1, [row], before.hash if version > 1 else b""))
+        (refusal,) = self.commit([Unit(tuple(appends))])
+        if refusal is not None:
+            raise IntegrityError(f"{refusal.stream} is at version {refusal.found}, not {refusal.expected}")
+        rows = chain.from_iterable(append.rows for append in appends)
+        self.position()
+        return [self.read(row.stream, row.version - 1, 1)[0].position for row in rows]
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        """Events of one stream, as the library's own."""
+        rows = self.read(_stream(originator_id), gt or 0)
+        wanted = [row for row in rows if lte is None or row.version <= lte]
+        return [
+            StoredEvent(originator_id, row.version, row.tag, row.state)
+            for row in (wanted[::-1] if desc else wanted)[:limit]
+        ]
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        """Events in the order of their positions, as the library's own."""
+        after = (start or 0) - (inclusive_of_start and start is not None)
+        found: list[Notification] = []
+        while len(found) < limit and (rows := self.scan(after, max(limit, 100))):
+            for row in rows:
+                if stop is not None and row.position > stop:
+                    return found
+                if (not topics or row.tag in topics) and len(found) < limit:
+                    found.append(Notification(row.stream, row.version, row.tag, row.state, row.position))
+            after = rows[-1].position
+        return found
+
+    def max_notification_id(self) -> int | None:
+        """The last position; None when there is no event."""
+        return self.position() or None
+
+    def subscribe(
+        self, gt: int | None = None, topics: Sequence[str] = ()
+    ) -> Subscription[ApplicationRecorder]:
+        """Not offered: whoever follows a log asks `scan` again, `changed` tells when."""
+        raise NotImplementedError("follow the log with scan(); changed() tells when to look")
+
+
+class Batch:
+    """What one commit stores, as the arrays that its statement takes."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.works: dict[str, Work] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.heads: list[tuple[str, int, bytes]] = []
+        """Of each stream: what must be its last row."""
+
+    @classmethod
+    def of(cls, units: Sequence[Unit]) -> "Batch | None":
+        """All units together; None when they need a look at the tails first.
+
+        That is so for messages, whose version is not known before, for an append of nothing, whose
+        expectation no row would check, and for units that contradict each other.
+        """
+        batch, ends = cls(), dict[str, Tail]()
+        for unit in units:
+            if unit.posts:
+                return None
+            for append in unit.appends:
+                end = ends.get(append.stream)
+                if not append.rows or append.stream.endswith(INBOX):
+                    return None
+                if end is None:
+                    batch.heads.append((append.stream, append.expected, append.after))
+                elif end.version != append.expected or (append.after and append.after != end.hash):
+                    return None
+                ends[append.stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
+            batch.add(unit, ())
+        return batch
+
+    def add(self, unit: Unit, posted: Sequence[Row]) -> None:
+        """The rows of one more unit."""
+        for append in unit.appends:
+            self.rows += append.rows
+        self.rows += posted
+        for work in unit.works:
+            self.works[work.run_id] = work
+        self.blobs.update(unit.blobs)
+
+    def parameters(self) -> dict[str, Any]:
+        """Arrays by name; rows of `work` in the order in which everybody locks them."""
+        rows, works = self.rows, [self.works[run_id] for run_id in sorted(self.works)]
+        return {
+            "size": len(rows),
+            "streams": _texts([row.stream for row in rows]),
+            "versions": [row.version for row in rows],
+            "tags": [row.tag for row in rows],
+            "states": [row.state for row in rows],
+            "hashes": [row.hash for row in rows],
+            "heads": _texts([stream for stream, _, _ in self.heads]),
+            "expected": [expected for _, expected, _ in self.heads],
+            "after": [after for _, _, after in self.heads],
+            "runs": _texts([work.run_id for work in works]),
+            "workflows": [work.workflow for work in works],
+            "pins": [work.version for work in works],
+            "conditions": [work.state for work in works],
+            "dues": [work.due_at for work in works],
+            "seen": [work.seen for work in works],
+            "generations": [work.generation for work in works],
+            "statuses": [work.status for work in works],
+            "digests": list(self.blobs),
+            "contents": list(self.blobs.values()),
+        }
+
+
+def _text(name: str) -> str:
+    """The name as text that PostgreSQL can keep: it has no NUL."""
+    if "\0" in name or "\\" in name:
+        return name.replace("\\", "\\\\").replace("\0", "\\0")
+    return name
+
+
+def _texts(names: Sequence[str]) -> list[str]:
+    return [_text(name) for name in names]
+
+
+def _name(text: str) -> str:
+    """The name that `_text` made this text of."""
+    if "\\" not in text:
+        return text
+    return text.replace("\\\\", "\1\\").replace("\\0", "\0").replace("\1\\", "\\")
+
+
+def _stream(originator_id: UUID | str) -> str:
+    return originator_id.hex if isinstance(originator_id, UUID) else originator_id

@@ -1,0 +1,146 @@
+-- The queries of the PostgreSQL store, each under its name; `refold` stands for the schema.
+
+-- name: append
+-- Everything of a commit in one round trip, if each stream is where it is expected to be. The unique key of
+-- `stored_events` refuses a version that is there already; what must be there already is looked up.
+WITH admitted AS (
+    SELECT NOT EXISTS (
+        SELECT FROM unnest(%(heads)s::text[], %(expected)s::bigint[], %(after)b::bytea[])
+            AS head (stream, expected, after)
+        WHERE head.expected > 0 AND NOT EXISTS (
+            SELECT FROM refold.stored_events AS last
+            WHERE last.originator_id = head.stream AND last.originator_version = head.expected
+            AND (head.after = ''::bytea OR last.hash = head.after))
+    ) AS fine
+), numbered AS (
+    INSERT INTO refold.commits (size) SELECT %(size)s::int FROM admitted WHERE fine AND %(size)s::int > 0
+    RETURNING id
+), stored AS (
+    INSERT INTO refold.stored_events
+    SELECT row.stream, row.version, row.tag, row.state, row.hash, numbered.id, row.place - 1
+    FROM unnest(%(streams)s::text[], %(versions)s::bigint[], %(tags)s::text[], %(states)b::bytea[],
+        %(hashes)b::bytea[]) WITH ORDINALITY AS row (stream, version, tag, state, hash, place), numbered
+), contents AS (
+    INSERT INTO refold.blobs (digest, data)
+    SELECT content.digest, content.data
+    FROM unnest(%(digests)s::text[], %(contents)b::bytea[]) AS content (digest, data), admitted WHERE fine
+    ON CONFLICT (digest) DO NOTHING
+), dispatched AS (
+    INSERT INTO refold.work AS live (run_id, workflow, version, state, due_at, seen, generation, status, mail)
+    SELECT new.*, COALESCE((SELECT MAX(originator_version) FROM refold.stored_events
+        WHERE originator_id = new.run_id || '/inbox'), 0)
+    FROM unnest(%(runs)s::text[], %(workflows)s::text[], %(pins)s::text[], %(conditions)s::text[],
+        %(dues)s::float8[], %(seen)s::bigint[], %(generations)s::bigint[], %(statuses)s::text[])
+        AS new (run_id, workflow, version, state, due_at, seen, generation, status), admitted WHERE fine
+    ON CONFLICT (run_id) DO UPDATE SET
+        workflow = excluded.workflow, version = excluded.version, state = excluded.state,
+        due_at = excluded.due_at, seen = excluded.seen, generation = excluded.generation,
+        status = excluded.status
+    WHERE (live.state, live.due_at, live.seen, live.generation, live.status, live.version, live.workflow)
+        IS DISTINCT FROM (excluded.state, excluded.due_at, excluded.seen, excluded.generation,
+            excluded.status, excluded.version, excluded.workflow)
+)
+SELECT fine FROM admitted
+
+-- name: lock_work
+-- In the order in which everybody locks them, so nobody waits for one who waits for him.
+SELECT run_id FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) ORDER BY run_id FOR UPDATE
+
+-- name: tails
+-- Version and hash of the last rows of streams.
+SELECT wanted.stream, last.originator_version, last.hash
+FROM unnest(%(streams)s::text[]) AS wanted (stream) CROSS JOIN LATERAL (
+    SELECT originator_version, hash FROM refold.stored_events
+    WHERE originator_id = wanted.stream ORDER BY originator_version DESC LIMIT 1) AS last
+
+-- name: set_mail
+-- Inboxes that have grown; those of runs that are new in the same commit, too.
+UPDATE refold.work SET mail = GREATEST(mail, grown.version)
+FROM unnest(%(runs)s::text[], %(versions)s::bigint[]) AS grown (run_id, version)
+WHERE work.run_id = grown.run_id
+
+-- name: read
+SELECT originator_id, originator_version, topic, state, hash, COALESCE(first_position + place, 0)
+FROM refold.stored_events LEFT JOIN refold.commits ON commits.id = commit_id
+WHERE originator_id = %(stream)s::text AND originator_version > %(after)s::bigint
+ORDER BY originator_version LIMIT %(limit)s::bigint
+
+-- name: lock_positions
+-- One gives positions at a time; readers wait for each other here, whoever appends never does.
+SELECT pg_advisory_xact_lock(%(key)s::bigint)
+
+-- name: give_positions
+-- To every commit that is visible by now; one that becomes visible later gets a later one.
+WITH last AS (
+    SELECT COALESCE(MAX(first_position + size), 1) AS free FROM (
+        SELECT first_position, size FROM refold.commits WHERE first_position IS NOT NULL
+        ORDER BY first_position DESC LIMIT 1) AS newest
+), fresh AS (
+    SELECT id, SUM(size) OVER (ORDER BY id) - size AS before FROM refold.commits WHERE first_position IS NULL
+)
+UPDATE refold.commits SET first_position = last.free + fresh.before
+FROM fresh, last WHERE commits.id = fresh.id
+
+-- name: scan
+-- Whole commits are found by their first position; the one in the middle of which `after` lies, too.
+SELECT originator_id, originator_version, topic, state, hash, first_position + place AS position
+FROM refold.commits JOIN refold.stored_events ON commit_id = commits.id
+WHERE first_position >= COALESCE((SELECT MAX(first_position) FROM refold.commits
+    WHERE first_position <= %(after)s::bigint + 1), 1)
+AND first_position <= %(after)s::bigint + %(limit)s::bigint
+AND first_position + place > %(after)s::bigint
+ORDER BY position LIMIT %(limit)s::bigint
+
+-- name: position
+SELECT COALESCE(MAX(first_position + size), 1) - 1 FROM (
+    SELECT first_position, size FROM refold.commits WHERE first_position IS NOT NULL
+    ORDER BY first_position DESC LIMIT 1) AS newest
+
+-- name: blob
+SELECT data FROM refold.blobs WHERE digest = %(digest)s::text
+
+-- name: blobs
+SELECT digest FROM refold.blobs WHERE digest > %(after)s::text ORDER BY digest LIMIT %(limit)s::bigint
+
+-- name: work
+SELECT run_id, workflow, version, state, due_at, seen, generation, status FROM refold.work
+WHERE run_id = %(run)s::text
+
+-- name: due
+-- Runs whose time has come, earliest first.
+SELECT run_id FROM refold.work WHERE state IN ('pending', 'waiting') AND due_at <= %(now)s::float8
+ORDER BY due_at, run_id LIMIT %(limit)s::bigint
+
+-- name: mail
+-- Runs with messages they have not consumed; those of a run that went on as another one are for that one.
+SELECT run_id FROM refold.work WHERE mail > seen AND (state <> 'done' OR status = 'continued')
+ORDER BY run_id LIMIT %(limit)s::bigint
+
+-- name: running
+SELECT run_id FROM refold.work WHERE state = 'running' AND run_id > %(after)s::text
+ORDER BY run_id LIMIT %(limit)s::bigint
+
+-- name: next_due
+SELECT MIN(due_at) FROM refold.work WHERE state IN ('pending', 'waiting') AND due_at > %(now)s::float8
+
+-- name: all_work
+SELECT run_id, workflow, version, state, due_at, seen, generation, status, mail FROM refold.work ORDER BY run_id
+
+-- name: clear_work
+DELETE FROM refold.work
+
+-- name: insert_work
+INSERT INTO refold.work (run_id, workflow, version, state, due_at, seen, generation, status, mail)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+
+-- name: hold
+SELECT pg_try_advisory_lock(%(key)s::bigint)
+
+-- name: set_executor
+INSERT INTO refold.executor (owner, pid, host, since)
+VALUES (%(owner)s, %(pid)s, %(host)s, %(since)s)
+ON CONFLICT (only_one) DO UPDATE SET
+    owner = excluded.owner, pid = excluded.pid, host = excluded.host, since = excluded.since
+
+-- name: executor
+SELECT owner, pid, host, since FROM refold.executor
