@@ -1,10 +1,11 @@
 """The store on a PostgreSQL server: no lock in the append path, one round trip for most commits."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 import psycopg
 from eventsourcing.persistence import (
@@ -29,6 +30,10 @@ from .work import Work
 
 TRIES = 20
 """How often a commit is tried again that met another one: each time somebody else has got on."""
+INBOX_LOCKS = 64
+"""Correspondents of one run queue up at one of so many locks: a lock for each run could be more than the server has."""
+BACK = 1_000
+"""How many commits may become visible before one with a lower number without being missed by `changed`."""
 _EVERYTHING = 2**62
 _MET_ANOTHER = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
 
@@ -46,10 +51,15 @@ class PostgresStore(ApplicationRecorder):
         self.url = self._server.address.url
         self._queries = named_queries(self._server.address.schema)
         self._holding: Connection[Any] | None = None
-        self._position = 0
         self._own = 0
-        """Events that this object itself has stored since `changed` was asked."""
-        self.changed()
+        """Commits of this object itself since `changed` was asked."""
+        self._after = self._counted = 0
+        try:
+            self._after = max(self._rows("count_commits", after=0)[0][0] - BACK, 0)
+            self.changed()
+        except BaseException:
+            self.close()
+            raise
 
     # ---- writing
 
@@ -75,8 +85,10 @@ class PostgresStore(ApplicationRecorder):
         except _MET_ANOTHER:
             return False
         found = cursor.fetchone()
-        self._own += len(batch.rows)
-        return bool(found and found[0])
+        if not found or not found[0]:
+            return False
+        self._own += bool(batch.rows)
+        return True
 
     def _carefully(self, connection: Connection[Any], units: Sequence[Unit]) -> list[Refusal | None]:
         """Look where all streams are, then store what fits; again when somebody else was there in between."""
@@ -85,7 +97,7 @@ class PostgresStore(ApplicationRecorder):
                 with connection.transaction():
                     refusals, batch, mail = self._admitted(connection, units)
                     self._store(connection, batch, mail)
-                self._own += len(batch.rows)
+                self._own += bool(batch.rows)
                 return refusals
             except _MET_ANOTHER as met:
                 last = met
@@ -97,6 +109,9 @@ class PostgresStore(ApplicationRecorder):
         touched = {post.run_id for unit in units for post in unit.posts}
         touched.update(work.run_id for unit in units for work in unit.works)
         if any(unit.posts for unit in units):
+            inboxes = sorted({crc32(post.run_id.encode()) % INBOX_LOCKS for unit in units for post in unit.posts})
+            keys = [self._server.address.key("inboxes") // INBOX_LOCKS + number for number in inboxes]
+            connection.execute(self._queries["lock_inboxes"], {"keys": keys})
             connection.execute(self._queries["lock_work"], {"runs": _texts(sorted(touched))})
         tails = self._tails(connection, units)
         batch, mail, refusals = Batch(), dict[str, int](), list[Refusal | None]()
@@ -129,25 +144,34 @@ class PostgresStore(ApplicationRecorder):
     # ---- reading
 
     def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        try:
-            with self._server.reading() as connection:
-                return connection.execute(self._queries[query], parameters, binary=True).fetchall()
-        except (psycopg.Error, UnicodeError) as error:
-            raise self._server.typed(error, "read") from error
+        return self._read(lambda c: c.execute(self._queries[query], parameters, binary=True).fetchall())
 
     def _positioned(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, after every commit that is visible by now has its position."""
+        key = {"key": self._server.address.key("positions")}
+
+        def ask(connection: Connection[Any]) -> list[tuple[Any, ...]]:
+            with connection.transaction(), connection.pipeline():
+                connection.execute(self._queries["lock_positions"], key)
+                connection.execute(self._queries["give_positions"])
+                return connection.execute(self._queries[query], parameters, binary=True).fetchall()
+
+        return self._read(ask)
+
+    def _read(self, ask: Callable[[Connection[Any]], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+        """What a connection answers; a second one is asked when the first turns out to have been cut."""
+        server = self._server
         try:
-            with self._server.reading() as connection, connection.transaction():
-                with connection.pipeline():
-                    connection.execute(
-                        self._queries["lock_positions"], {"key": self._server.address.key("positions")}
-                    )
-                    connection.execute(self._queries["give_positions"])
-                    cursor = connection.execute(self._queries[query], parameters, binary=True)
-                    return cursor.fetchall()
+            try:
+                with server.reading() as connection:
+                    return ask(connection)
+            except psycopg.OperationalError:
+                if not connection.closed:
+                    raise
+            with server.reading(fresh=True) as connection:
+                return ask(connection)
         except (psycopg.Error, UnicodeError) as error:
-            raise self._server.typed(error, "read") from error
+            raise server.typed(error, "read") from error
 
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order."""
@@ -224,12 +248,18 @@ class PostgresStore(ApplicationRecorder):
                 raise server.typed(error, "write") from error
 
     def changed(self) -> bool:
-        """Whether anybody else has committed events since the last call."""
-        own, position = self._own, self.position()
-        moved = position - self._position
-        self._position = position
-        self._own -= own
-        return moved != own
+        """Whether anybody else has committed events since the last call.
+
+        Commits are counted from a number some way back, since one may become visible after its successors;
+        one that is later still is found by whoever looks for work from time to time.
+        """
+        own, self._own = self._own, 0
+        ((newest, counted),) = self._rows("count_commits", after=self._after)
+        moved, self._counted = counted - self._counted, counted
+        if newest - self._after > 2 * BACK:
+            self._after = newest - BACK
+            ((_, self._counted),) = self._rows("count_commits", after=self._after)
+        return bool(moved != own)
 
     # ---- owning
 

@@ -101,18 +101,22 @@ class Server:
         """A new connection; each statement is a transaction unless one is begun."""
         if self._closed:
             raise StoreError(f"{self.address.url} is closed")
-        return Connection.connect(
+        connection = Connection.connect(
             self.address.dsn,
             autocommit=True,
             prepare_threshold=0 if self.address.prepare else None,
             application_name="refold",
         )
+        if self.address.prepare:
+            # Arrays make PostgreSQL plan anew every time: 0.83 ms an append instead of 0.46 (fsync off).
+            connection.execute("SET plan_cache_mode = force_generic_plan")
+        return connection
 
     @contextmanager
-    def reading(self) -> Iterator[Connection[Any]]:
-        """A reading connection, of a small stock. One that was cut is not put back."""
+    def reading(self, *, fresh: bool = False) -> Iterator[Connection[Any]]:
+        """A reading connection, of a small stock or a fresh one. After an error it is not put back."""
         try:
-            connection = self._readers.pop()
+            connection = self.connect() if fresh else self._readers.pop()
         except IndexError:
             connection = self.connect()
         try:

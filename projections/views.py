@@ -111,7 +111,7 @@ class Views:
         scheme, separator, rest = url.partition("://")
         if not separator:
             return cls(f"{url}{SUFFIX}", busy_s=busy_s)
-        if scheme == "memory":
+        if scheme in ("memory", "postgresql"):
             return cls(None)
         if scheme != "sqlite":
             raise ConfigurationError(f"there are no read models for a {scheme!r} store yet; use sqlite:///…")

@@ -7,10 +7,11 @@ WITH admitted AS (
     SELECT NOT EXISTS (
         SELECT FROM unnest(%(heads)s::text[], %(expected)s::bigint[], %(after)b::bytea[])
             AS head (stream, expected, after)
-        WHERE head.expected > 0 AND NOT EXISTS (
-            SELECT FROM refold.stored_events AS last
-            WHERE last.originator_id = head.stream AND last.originator_version = head.expected
-            AND (head.after = ''::bytea OR last.hash = head.after))
+        -- A scalar subquery is always a look into the index; a join becomes a scan of the whole table under a
+        -- plan that was made when the table was small.
+        WHERE head.expected > 0 AND (
+            SELECT head.after = ''::bytea OR last.hash = head.after FROM refold.stored_events AS last
+            WHERE last.originator_id = head.stream AND last.originator_version = head.expected) IS NOT TRUE
     ) AS fine
 ), numbered AS (
     INSERT INTO refold.commits (size) SELECT %(size)s::int FROM admitted WHERE fine AND %(size)s::int > 0
@@ -42,6 +43,10 @@ WITH admitted AS (
 )
 SELECT fine FROM admitted
 
+-- name: lock_inboxes
+-- Who writes to an inbox waits for who is doing so: else of many, all but one would have to begin again.
+SELECT pg_advisory_xact_lock(key) FROM unnest(%(keys)s::bigint[]) AS wanted (key) ORDER BY key
+
 -- name: lock_work
 -- In the order in which everybody locks them, so nobody waits for one who waits for him.
 SELECT run_id FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) ORDER BY run_id FOR UPDATE
@@ -55,9 +60,10 @@ FROM unnest(%(streams)s::text[]) AS wanted (stream) CROSS JOIN LATERAL (
 
 -- name: set_mail
 -- Inboxes that have grown; those of runs that are new in the same commit, too.
-UPDATE refold.work SET mail = GREATEST(mail, grown.version)
-FROM unnest(%(runs)s::text[], %(versions)s::bigint[]) AS grown (run_id, version)
-WHERE work.run_id = grown.run_id
+UPDATE refold.work SET mail = GREATEST(mail, (
+    SELECT grown.version FROM unnest(%(runs)s::text[], %(versions)s::bigint[]) AS grown (run_id, version)
+    WHERE grown.run_id = work.run_id))
+WHERE run_id = ANY(%(runs)s::text[])
 
 -- name: read
 SELECT originator_id, originator_version, topic, state, hash, COALESCE(first_position + place, 0)
@@ -95,6 +101,9 @@ ORDER BY position LIMIT %(limit)s::bigint
 SELECT COALESCE(MAX(first_position + size), 1) - 1 FROM (
     SELECT first_position, size FROM refold.commits WHERE first_position IS NOT NULL
     ORDER BY first_position DESC LIMIT 1) AS newest
+
+-- name: count_commits
+SELECT COALESCE(MAX(id), 0), COUNT(*) FROM refold.commits WHERE id > %(after)s::bigint
 
 -- name: blob
 SELECT data FROM refold.blobs WHERE digest = %(digest)s::text
