@@ -6,6 +6,7 @@ from typing import Any
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.popo import POPOApplicationRecorder
 
+from .admission import admit
 from .blobs import checked
 from .errors import StoreBusy, StoreError
 from .store import Refusal, Unit
@@ -44,24 +45,11 @@ class MemoryStore(POPOApplicationRecorder):
         return refusals
 
     def _commit_one(self, unit: Unit) -> Refusal | None:
-        moved: dict[str, Tail] = {}
-        rows: list[Row] = []
-        for append in unit.appends:
-            tail = moved.get(append.stream) or self.tail(append.stream)
-            if tail.version != append.expected or (append.after and tail.hash != append.after):
-                return Refusal(append.stream, append.expected, tail.version)
-            if append.rows:
-                moved[append.stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
-                rows += append.rows
-        for post in unit.posts:
-            stream = post.run_id + INBOX
-            tail = moved.get(stream) or self.tail(stream)
-            if post.expected not in (-1, tail.version):
-                return Refusal(stream, post.expected, tail.version)
-            version = tail.version + 1
-            last = row_hash(tail.hash, stream, version, post.tag, post.state)
-            moved[stream] = Tail(version, last)
-            rows.append(Row(stream, version, post.tag, post.state, last))
+        posted: list[Row] = []
+        refusal = admit(unit, {}, self.tail, posted)
+        if refusal is not None:
+            return refusal
+        rows = [row for append in unit.appends for row in append.rows] + posted
         self._store(rows)
         self._blobs.update(unit.blobs)
         self._dispatch(unit)

@@ -31,7 +31,7 @@ from .work import Work
 TRIES = 20
 """How often a commit is tried again that met another one: each time somebody else has got on."""
 INBOX_LOCKS = 64
-"""Correspondents of one run queue up at one of so many locks: a lock for each run could be more than the server has."""
+"""Correspondents of one run queue up at one of so many locks: one for each run may be too many."""
 BACK = 1_000
 """How many commits may become visible before one with a lower number without being missed by `changed`."""
 _EVERYTHING = 2**62
@@ -109,8 +109,9 @@ class PostgresStore(ApplicationRecorder):
         touched = {post.run_id for unit in units for post in unit.posts}
         touched.update(work.run_id for unit in units for work in unit.works)
         if any(unit.posts for unit in units):
-            inboxes = sorted({crc32(post.run_id.encode()) % INBOX_LOCKS for unit in units for post in unit.posts})
-            keys = [self._server.address.key("inboxes") // INBOX_LOCKS + number for number in inboxes]
+            inboxes = {crc32(post.run_id.encode()) % INBOX_LOCKS for unit in units for post in unit.posts}
+            first = self._server.address.key("inboxes") // 2
+            keys = [first + number for number in sorted(inboxes)]
             connection.execute(self._queries["lock_inboxes"], {"keys": keys})
             connection.execute(self._queries["lock_work"], {"runs": _texts(sorted(touched))})
         tails = self._tails(connection, units)

@@ -48,7 +48,9 @@ class Address:
 
     def key(self, what: str) -> int:
         """A number for an advisory lock of this schema."""
-        return int.from_bytes(sha256(f"refold/{self.schema}/{what}".encode()).digest()[:8], "big", signed=True)
+        return int.from_bytes(
+            sha256(f"refold/{self.schema}/{what}".encode()).digest()[:8], "big", signed=True
+        )
 
 
 def named_queries(schema: str) -> dict[str, str]:
@@ -144,13 +146,14 @@ class Server:
         version = connection.info.server_version
         if version < OLDEST_SERVER:
             raise StoreError(
-                f"{self.address.url} is PostgreSQL {version // 10_000}; Refold needs {OLDEST_SERVER // 10_000} or newer"
+                f"{self.address.url} is PostgreSQL {version // 10_000}; Refold needs "
+                f"{OLDEST_SERVER // 10_000} or newer"
             )
         (durable,) = _one(connection, "SHOW synchronous_commit")
         if durable == "off":
             raise ConfigurationError(
-                f"{self.address.url}: synchronous_commit is off for this user or database, so a crash of the server "
-                "loses events that were acknowledged; set it to on (ALTER ROLE … SET synchronous_commit = on)"
+                f"{self.address.url}: synchronous_commit is off for this user or database, so a crash of "
+                "the server loses events that were acknowledged; set it to on (ALTER ROLE … SET synchronous_commit = on)"
             )
         (encoding,) = _one(connection, "SHOW server_encoding")
         if encoding != "UTF8":
@@ -159,7 +162,9 @@ class Server:
             )
         found = self._schema(connection)
         if found == 0 and not create:
-            raise StoreError(f"no store at {self.address.url} (schema {self.address.schema}); give an existing one")
+            raise StoreError(
+                f"no store at {self.address.url} (schema {self.address.schema}); give an existing one"
+            )
         if found != SCHEMA_VERSION:
             self._migrate(connection)
 
@@ -179,10 +184,12 @@ class Server:
                 )
             return 0
         row = connection.execute(
-            in_schema("SELECT value FROM refold.meta WHERE key = 'schema_version'", schema)  # type: ignore[arg-type]
+            in_schema("SELECT value FROM refold.meta WHERE key = 'schema_version'", schema)
         ).fetchone()
         if row is None or not str(row[0]).isdecimal():
-            raise StoreCorrupt(f"{self.address.url} does not say which schema version it has; restore a backup")
+            raise StoreCorrupt(
+                f"{self.address.url} does not say which schema version it has; restore a backup"
+            )
         version = int(row[0])
         if version > SCHEMA_VERSION:
             raise SchemaMismatch(
@@ -202,12 +209,12 @@ class Server:
                     "CREATE SCHEMA IF NOT EXISTS refold.",
                     "CREATE TABLE refold.meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
                 ):
-                    connection.execute(in_schema(statement, schema).rstrip("."))  # type: ignore[arg-type]
+                    connection.execute(in_schema(statement, schema).rstrip("."))
             for version in range(found + 1, SCHEMA_VERSION + 1):
                 for statement in self.migration(version):
-                    connection.execute(statement)  # type: ignore[arg-type]
+                    connection.execute(statement)
                 connection.execute(
-                    in_schema(  # type: ignore[arg-type]
+                    in_schema(
                         "INSERT INTO refold.meta (key, value) VALUES ('schema_version', %s) "
                         "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                         schema,
@@ -237,6 +244,6 @@ class Server:
 
 
 def _one(connection: Connection[Any], query: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-    row = connection.execute(query, parameters).fetchone()  # type: ignore[arg-type]
+    row = connection.execute(query, parameters).fetchone()
     assert row is not None
     return tuple(row)

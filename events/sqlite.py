@@ -14,6 +14,7 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor
 from msgspec.json import encode
 from msgspec.structs import astuple
 
+from .admission import admit
 from .blobs import checked
 from .errors import StoreError
 from .hold import Hold, Holder, holder_of
@@ -230,14 +231,15 @@ class SQLiteStore(SQLiteApplicationRecorder):
 def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusal | None]:
     """Check every unit, then write those that passed: all reads before the first write."""
     tails = _tails(connection, units)
+    look_up = partial(_tail, connection, tails)
     rows: list[tuple[Any, ...]] = []
     work: list[tuple[Any, ...]] = []
     mail: dict[str, int] = {}
     blobs: list[tuple[str, bytes]] = []
     refusals: list[Refusal | None] = []
     for unit in units:
-        posted: list[tuple[Any, ...]] = []
-        refusal = _check(connection, unit, tails, posted)
+        posted: list[Row] = []
+        refusal = admit(unit, tails, look_up, posted)
         refusals.append(refusal)
         if refusal is not None:
             continue
@@ -250,7 +252,7 @@ def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusa
         if unit.blobs:
             blobs += unit.blobs
         if posted:
-            rows += posted
+            rows.extend([row[:5] for row in posted])
             mail.update((post.run_id, row[1]) for post, row in zip(unit.posts, posted, strict=True))
     whole = len(rows) // _CHUNK * _CHUNK
     for start in range(0, whole, _CHUNK):
@@ -279,35 +281,7 @@ def _tails(connection: sqlite3.Connection, units: Sequence[Unit]) -> dict[str, T
     return tails
 
 
-def _check(
-    connection: sqlite3.Connection, unit: Unit, tails: dict[str, Tail], posted: list[tuple[Any, ...]]
-) -> Refusal | None:
-    """Compare with the tails as they are after the units before; on success count these rows, too.
-
-    Its posts become rows in `posted`: only here, under the write lock, is known where they belong.
-    """
-    moved: dict[str, Tail] = {}
-    for append in unit.appends:
-        stream = append.stream
-        tail = moved.get(stream) or tails.get(stream) or _tail(connection, stream, tails)
-        if tail.version != append.expected or (append.after and tail.hash != append.after):
-            return Refusal(stream, append.expected, tail.version)
-        if append.rows:
-            moved[stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
-    for post in unit.posts:
-        stream = post.run_id + INBOX
-        tail = moved.get(stream) or tails.get(stream) or _tail(connection, stream, tails)
-        if post.expected not in (-1, tail.version):
-            return Refusal(stream, post.expected, tail.version)
-        version = tail.version + 1
-        last = row_hash(tail.hash, stream, version, post.tag, post.state)
-        moved[stream] = Tail(version, last)
-        posted.append((stream, version, post.tag, post.state, last))
-    tails.update(moved)
-    return None
-
-
-def _tail(connection: sqlite3.Connection, stream: str, tails: dict[str, Tail]) -> Tail:
+def _tail(connection: sqlite3.Connection, tails: dict[str, Tail], stream: str) -> Tail:
     found = connection.execute(_TAIL, (stream,)).fetchone()
     tail = tails[stream] = Tail(*found) if found else Tail()
     return tail

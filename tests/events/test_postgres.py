@@ -63,7 +63,7 @@ def test_who_commits_late_gets_a_later_position_and_nobody_who_reads_on_misses_i
 
 
 def test_many_writers_and_a_reader_that_follows(postgres: str) -> None:
-    """Six connections write to streams of their own and to one inbox; positions are dense, nothing is missed."""
+    """Six connections write to streams of their own and to one inbox: no gap, nothing missed, all in order."""
     stores = [PostgresStore(postgres) for _ in range(7)]
     reader, ended, seen = stores.pop(), threading.Event(), list[Row]()
 
@@ -139,7 +139,10 @@ def test_a_server_that_does_not_wait_for_the_disk_is_refused(postgres_server: st
 
 
 def test_nobody_sees_the_password(postgres_server: str) -> None:
-    for url in ("postgresql://ana:geheim@127.0.0.1:1/db?connect_timeout=1", "postgresql://127.0.0.1:1/db?password=geheim"):
+    for url in (
+        "postgresql://ana:geheim@127.0.0.1:1/db?connect_timeout=1",
+        "postgresql://127.0.0.1:1/db?password=geheim",
+    ):
         with pytest.raises(StoreError) as refused:
             PostgresStore(url)
         assert "geheim" not in str(refused.value)

@@ -220,8 +220,6 @@ def test_a_store_is_named_by_url_or_path(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql://ana:secret@db/shop", "PostgreSQL is not in this release"),
-        ("postgres://db/shop", "PostgreSQL is not in this release"),
         ("mysql://db/shop", "no store is called 'mysql'"),
         ("sqlite://shop.db", "sqlite:///shop.db"),
         ("sqlite:///", "not the path of a file"),
