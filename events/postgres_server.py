@@ -153,7 +153,8 @@ class Server:
         if durable == "off":
             raise ConfigurationError(
                 f"{self.address.url}: synchronous_commit is off for this user or database, so a crash of "
-                "the server loses events that were acknowledged; set it to on (ALTER ROLE … SET synchronous_commit = on)"
+                "the server loses events that were acknowledged: "
+                "ALTER ROLE … SET synchronous_commit = on"
             )
         (encoding,) = _one(connection, "SHOW server_encoding")
         if encoding != "UTF8":

@@ -63,7 +63,7 @@ def test_who_commits_late_gets_a_later_position_and_nobody_who_reads_on_misses_i
 
 
 def test_many_writers_and_a_reader_that_follows(postgres: str) -> None:
-    """Six connections write to streams of their own and to one inbox: no gap, nothing missed, all in order."""
+    """Six connections write to streams of their own and to one inbox: no gap, nothing missed."""
     stores = [PostgresStore(postgres) for _ in range(7)]
     reader, ended, seen = stores.pop(), threading.Event(), list[Row]()
 
