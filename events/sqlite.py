@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from msgspec.json import encode
 from msgspec.structs import astuple
 
 from .blobs import checked
-from .errors import StoreError
+from .errors import AppendRefused, StoreError
 from .hold import Hold, Holder, holder_of
 from .sqlite_file import ERRORS, QUERIES, Datastore, File
 from .store import Refusal, Unit
@@ -78,6 +78,15 @@ class SQLiteStore(SQLiteApplicationRecorder):
                     raise file.typed(error, "write") from error
                 raise
         return refusals
+
+    def commit_all(self, units: Iterable[Unit]) -> None:
+        """Store all units or nothing; see `Store.commit_all`. What does not fit into the page cache waits
+        in the write-ahead log."""
+        with self._file.writing() as connection:
+            for unit in units:
+                for refusal in _write(connection, (unit,)):
+                    if refusal is not None:
+                        raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
 
     def _insert_events(
         self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **_: Any

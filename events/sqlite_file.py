@@ -12,10 +12,10 @@ from urllib.parse import quote
 from eventsourcing.sqlite import SQLiteConnection, SQLiteCursor, SQLiteDatastore, SQLiteTransaction
 
 from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from .store import SCHEMA_VERSION
 
 APPLICATION_ID = 0x5246_4C44
 """`RFLD`: at byte 68 of every Refold file, so that `file` and others can tell what it is."""
-SCHEMA_VERSION = 3
 BUSY_S = 5.0
 """How long to wait for another process that writes, before `StoreBusy`."""
 CACHED_STATEMENTS = 128

@@ -4,13 +4,16 @@ SQLite and memory implement it; `refold.testing.StoreConformance` is the suite a
 All methods are synchronous and thread-safe; `commit` is called by one thread at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from .stream import Row, Tail
 from .work import Work
+
+SCHEMA_VERSION = 3
+"""Of the tables in a SQLite file."""
 
 
 class Append(Struct, frozen=True):
@@ -70,6 +73,15 @@ class Store(Protocol):
 
         Returns for each unit None (stored) or why it was refused. Raises a `StoreError` when
         nothing was stored, or when that is not known; the log then asks `read` what happened.
+        """
+        ...
+
+    def commit_all(self, units: Iterable[Unit]) -> None:
+        """Store the units in one durable transaction, in order, as they come: all of them or nothing.
+
+        They are not held in memory together: this is how a whole log comes in. Whoever makes them may read
+        the store meanwhile and sees nothing of them yet. What making them raises is raised here, and
+        nothing was stored; `AppendRefused` when one of them is refused.
         """
         ...
 
