@@ -9,8 +9,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import quote
 
-from eventsourcing.sqlite import SQLiteConnection, SQLiteCursor, SQLiteDatastore, SQLiteTransaction
-
 from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
 from .store import SCHEMA_VERSION
 
@@ -297,46 +295,3 @@ class File:
 def _code(error: Exception) -> int:
     """SQLite's primary error code, 0 when the error is not SQLite's."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-class _LibraryConnection(SQLiteConnection):
-    """What the library's own methods run on: one of our connections, for one transaction."""
-
-    @contextmanager
-    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
-        with _LibraryTransaction(self, commit=commit) as cursor, cursor:
-            yield cursor
-
-    def cursor(self) -> SQLiteCursor:
-        cursor = self._sqlite_conn.cursor()
-        cursor.row_factory = sqlite3.Row
-        return SQLiteCursor(cursor)
-
-
-class _LibraryTransaction(SQLiteTransaction):
-    """IMMEDIATE: a deferred transaction that begins to write can fail at once, whatever the timeout."""
-
-    def __enter__(self) -> SQLiteCursor:
-        cursor = self.connection.cursor()
-        cursor.execute("BEGIN IMMEDIATE" if self.commit else "BEGIN")
-        return cursor
-
-
-class Datastore(SQLiteDatastore):
-    """The library's view of a `File`; its pool stays empty."""
-
-    def __init__(self, file: File) -> None:
-        super().__init__(str(file.path), originator_id_type="text")
-        self.file = file
-
-    @contextmanager
-    def get_connection(self, *, commit: bool) -> Iterator[SQLiteConnection]:
-        if commit:
-            with self.file.lock:
-                yield _LibraryConnection(self.file.writer(), None)
-        else:
-            connection = self.file.reader()
-            try:
-                yield _LibraryConnection(connection, None)
-            finally:
-                self.file.put_back(connection)

@@ -5,7 +5,7 @@ from typing import Any
 
 from .exits import OK
 from .screen import Screen
-from .stores import existing, list_runs
+from .stores import list_runs, looking
 from .text import Span, as_json, clip, clock, seconds, usd, visible, visible_lines
 from .words import blocked, status_span, took
 
@@ -13,7 +13,7 @@ from .words import blocked, status_span, took
 def runs(args: argparse.Namespace, screen: Screen) -> int:
     """`refold runs`."""
     filters = {name: getattr(args, name) for name in ("status", "workflow", "attention", "limit", "cursor")}
-    with existing(args.store) as store:
+    with looking(args.store) as store:
         page = list_runs(store, filters)
     if args.json:
         screen.raw(as_json({"runs": page.runs, "cursor": page.cursor}))

@@ -9,11 +9,11 @@ import msgspec
 
 from ..events.clock import moment
 from ..events.errors import RunNotFound
-from ..events.store import Store
+from ..events.store import Reading
 from ..events.stream import INBOX, Row
 from .exits import OK
 from .screen import Screen
-from .stores import existing
+from .stores import looking
 from .text import Line, as_json, clip, clock, compact, visible
 
 PAGE = 1_000
@@ -21,7 +21,7 @@ PAGE = 1_000
 
 def events(args: argparse.Namespace, screen: Screen) -> int:
     """`refold events RUN`: the history as it is stored."""
-    with existing(args.store) as store:
+    with looking(args.store) as store:
         stream = args.run + INBOX if args.inbox else args.run
         if "/" in args.run or not store.read(args.run, 0, 1):
             raise RunNotFound(args.run)
@@ -33,7 +33,7 @@ def events(args: argparse.Namespace, screen: Screen) -> int:
     return OK
 
 
-def _pages(store: Store, stream: str, after: int, limit: int | None) -> Iterator[Row]:
+def _pages(store: Reading, stream: str, after: int, limit: int | None) -> Iterator[Row]:
     left = limit
     while left is None or left > 0:
         rows = store.read(stream, after, PAGE if left is None else min(PAGE, left))

@@ -7,14 +7,14 @@ from ..projections.timelines import Timeline, timeline_of
 from . import timeline
 from .exits import OK
 from .screen import Screen
-from .stores import existing
+from .stores import looking
 from .text import as_json, clip, clock, compact, seconds, usd, visible, visible_lines
 from .words import blocked, now, status_span, stream_of, took
 
 
 def show(args: argparse.Namespace, screen: Screen) -> int:
     """`refold show RUN`: folded from the log itself, so it is never behind."""
-    with existing(args.store) as store:
+    with looking(args.store) as store:
         rows = stream_of(store, args.run)
     found = timeline_of(rows, full=args.all or args.json)
     run = found.record()

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..events.clock import SystemClock, moment, to_datetime
 from ..events.errors import RunNotFound
-from ..events.store import Store
+from ..events.store import Reading
 from ..events.stream import Row
 from .text import Span, clock, visible
 
@@ -62,7 +62,7 @@ def blocked(reason: dict[str, Any] | None) -> str:
     return f"sleeps{due}" if reason["type"] == "timer" else f"waits for {visible(reason['type'])}{due}"
 
 
-def stream_of(store: Store, run_id: str) -> list[Row]:
+def stream_of(store: Reading, run_id: str) -> list[Row]:
     rows = store.read(run_id) if "/" not in run_id else []
     if not rows:
         raise RunNotFound(run_id)
