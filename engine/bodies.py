@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from ..events import codec, types as t
 from ..events.blobs import Contents
-from ..events.clock import step_trace_id
+from ..events.clock import Alarm, step_trace_id
 from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
 from . import artifacts
 from .callee import Callee
@@ -194,7 +194,7 @@ class Body:
         """Seconds it may take; None: no limit."""
         self.loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Alarm | None = None
         self.threads: Threads | None = None
         self.job: Job | None = None
         self.timed_out = self.stopping = self.done = self.entered = False

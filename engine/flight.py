@@ -192,7 +192,7 @@ class Flight:
         state, retry = self.attempts[step], body.command.step.options.retry
         if retryable and state.failures + 1 < retry.max_attempts:
             at: datetime = head["at"]
-            due = at + timedelta(seconds=retry.pause(state.failures + 1, new_jitter()))
+            due = at + timedelta(seconds=retry.pause(state.failures + 1, new_jitter(self._live.host.clock)))
             total, began = body.command.step.options.total_timeout, state.began_at
             if total is not None and began is not None and due > began + timedelta(seconds=total):
                 self._too_late(step, f"the last one failed with {failure.type}: {failure.message}", head)

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from ..events import types as t
-from ..events.clock import Clock
+from ..events.clock import Clock, own_timers
 from ..events.errors import ConfigurationError, HandlerError, RefoldError, StoreBusy, StoreError
 from ..events.log import Log
 from ..events.store import Store
@@ -285,7 +285,7 @@ class Worker:
         self._look_at = 0.0
 
     def _measure_drift(self) -> float:
-        return self.clock.now() - monotonic()
+        return 0.0 if own_timers(self.clock) else self.clock.now() - monotonic()
 
     def look(self) -> None:
         """Take what is due from the store, deliver mail to those who are here."""

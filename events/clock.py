@@ -7,16 +7,39 @@ import secrets
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
-    """What Refold asks of a clock; give `Engine` another one in tests."""
+    """What Refold asks of a clock; give `Engine` another one in tests.
+
+    One that also has `call_later(delay, callback, *args)`, as an event loop has it, rings the engine's alarms
+    itself: then a durable timer fires when this clock says so, and the host loop is not asked. One that has
+    `chance()`, a number in [0, 1), decides the jitter of retries.
+    """
 
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC. May jump; the engine never lets log time go back."""
         ...
+
+
+class Alarm(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Forget it."""
+
+
+CallLater = Callable[..., Alarm]
+"""`(seconds, callback, *args)`."""
+
+
+def own_timers(clock: Clock) -> CallLater | None:
+    """How the clock rings alarms by itself; None: it leaves that to the host loop."""
+    found: Any = getattr(clock, "call_later", None)
+    return found  # type: ignore[no-any-return]
 
 
 class SystemClock:
@@ -52,9 +75,10 @@ def new_owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-def new_jitter() -> float:
-    """Chance in [0, 1), for pauses that should not all end at once."""
-    return random.random()
+def new_jitter(clock: Clock) -> float:
+    """Chance in [0, 1), for pauses that should not all end at once; the clock's own if it has one."""
+    chance: Callable[[], float] = getattr(clock, "chance", random.random)
+    return chance()
 
 
 def new_trace_id() -> str:
