@@ -155,6 +155,16 @@ class Flight:
         """Folder under which the run has its own; empty: none."""
         return self._run.started.files
 
+    @property
+    def workflow(self) -> str:
+        """Name of the run's workflow."""
+        return self._run.workflow.name
+
+    @property
+    def trace(self) -> str:
+        """The run's W3C trace id."""
+        return self._run.started.trace
+
     def record(self, body: Body, kind: type[Event], fields: dict[str, Any], contents: Contents = ()) -> None:
         """Append a fact about an attempt, and before it the contents that it names; from any thread."""
         live = self._live
