@@ -116,7 +116,7 @@ class Worker:
             for live in self.live.values():
                 live.leave()
             self.live.clear()
-            self.recovery.abandon(StoreError("the engine was closed before this was stored"))
+            self.recovery.abandon(StoreError("the engine was closed before this was stored; do it again"))
             for run_id in list(self._ends):  # not a CancelledError: nobody has cancelled who waits
                 goes_on = "it goes on when an engine executes this store again"
                 closed = ConfigurationError(f"the engine was closed before run {run_id} ended; {goes_on}")

@@ -79,7 +79,7 @@ class File:
         if self._pid != os.getpid():
             raise StoreError(f"{self.path} was opened before this process was forked; open it again here")
         if self._closed:
-            raise StoreError(f"{self.path} is closed")
+            raise StoreError(f"{self.path} is closed: open it again")
         if self._writer is None:
             self._writer = self._connect()
         return self._writer
@@ -133,7 +133,7 @@ class File:
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         if self._closed:
-            raise StoreError(f"{self.path} is closed")
+            raise StoreError(f"{self.path} is closed: open it again")
         connection = sqlite3.connect(
             self._database,
             timeout=BUSY_S,
@@ -283,7 +283,7 @@ class File:
             )
         if code == sqlite3.SQLITE_CANTOPEN:
             return StoreError(f"{what}; does its folder exist, and may this user write there?")
-        return StoreError(what)
+        return StoreError(f"{what}; look at the disk, and at the file with `refold verify`")
 
     def _was_ours(self) -> bool:
         """Whether a file that SQLite does not recognise still carries our mark."""
