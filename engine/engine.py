@@ -223,7 +223,7 @@ class Engine(Talking, Repairing):
             return Handle(self, existing, flow)
         started = start_of(
             flow, packed, self.settings, to_datetime(self.clock.now()), key=key or "", attributes=attributes,
-            trigger=trigger, trace=trace_id, timeout=timeout, by=by,
+            trigger=trigger, trace=trace_id, timeout=timeout, by=by, clock=self.clock,
         )  # fmt: skip
         extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
         try:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from ..events import codec, types as t
-from ..events.clock import new_event_id, new_seed, new_trace_id
+from ..events.clock import Clock, new_event_id, new_seed, new_trace_id
 from ..events.errors import ConfigurationError, RefoldError, StartConflict
 from ..events.store import Append, Store, Unit
 from ..events.stream import Tail, chain
@@ -172,10 +172,11 @@ def taken_by(store: Store, key: str, run_id: str | None, digest: str) -> str | N
 def start_of(
     flow: Workflow[Any, Any], args: Raw, settings: Settings, at: datetime, *, key: str, trigger: str,
     attributes: Mapping[str, Any] | None, trace: str | None, timeout: float | None, by: str,
+    clock: Clock | None = None,
 ) -> t.RunStarted:  # fmt: skip
     """The first event of a run. Raises `ValueRefused`, `ConfigurationError`."""
     return t.RunStarted(
-        workflow=flow.name, workflow_version=flow.version, args=args, seed=new_seed(), key=key,
+        workflow=flow.name, workflow_version=flow.version, args=args, seed=new_seed(clock), key=key,
         attributes=plain_attributes(attributes or {}), trigger=trigger, runtime=flow.runtime,
         timeout_s=check_timeout(timeout, flow), max_depth=settings.max_depth,
         files=artifacts.root(settings.files), id=new_event_id(), at=at, by=by, trace=trace or new_trace_id(),

@@ -1,5 +1,6 @@
 """The one source of time, chance and ids. Nothing else imports `time`, `random` or `uuid` for them."""
 
+import hashlib
 import itertools
 import os
 import random
@@ -17,7 +18,7 @@ class Clock(Protocol):
 
     One that also has `call_later(delay, callback, *args)`, as an event loop has it, rings the engine's alarms
     itself: then a durable timer fires when this clock says so, and the host loop is not asked. One that has
-    `chance()`, a number in [0, 1), decides the jitter of retries.
+    `chance()`, a number in [0, 1), decides the jitter of retries; `seed()`, 63 bits, those of new runs.
     """
 
     def now(self) -> float:
@@ -91,9 +92,15 @@ def step_trace_id(run_id: str, key: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"refold:{run_id}/{key}"))
 
 
-def new_seed() -> int:
-    """64 random bits for `run.started`, from which a run's own randomness follows."""
-    return secrets.randbits(63)
+def new_seed(clock: Clock | None = None) -> int:
+    """63 random bits for `run.started`, from which a run's own randomness follows; the clock's if it has."""
+    seed: Callable[[], int] | None = getattr(clock, "seed", None)
+    return secrets.randbits(63) if seed is None else seed()
+
+
+def seed_below(seed: int, run_id: str) -> int:
+    """The seed of a run that one with this seed starts: the same whenever it starts it, so for every test."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {run_id}".encode()).digest()[:8]) >> 1
 
 
 class EventIds:

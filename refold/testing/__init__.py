@@ -4,6 +4,7 @@ from .clock import VirtualClock
 from .engine import TestEngine
 from .mocks import Call, Mock, MockError
 from .passing import NothingHappens
+from .replay import Replayed, history_files, replay_history
 from .store import StoreConformance
 
 __all__ = [
@@ -11,7 +12,10 @@ __all__ = [
     "Mock",
     "MockError",
     "NothingHappens",
+    "Replayed",
     "StoreConformance",
     "TestEngine",
     "VirtualClock",
+    "history_files",
+    "replay_history",
 ]

@@ -32,7 +32,7 @@ class VirtualClock:
 
     Args:
         start: what it shows first, an aware datetime.
-        seed: of the jitter of retries.
+        seed: of the jitter of retries, and of the randomness of runs.
     """
 
     def __init__(self, start: datetime = START, *, seed: int = 0) -> None:
@@ -53,6 +53,10 @@ class VirtualClock:
     def chance(self) -> float:
         """A number in [0, 1)."""
         return self._random.random()
+
+    def seed(self) -> int:
+        """63 bits for a new run."""
+        return self._random.getrandbits(63)
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> VirtualAlarm:
         """Call it once so many virtual seconds have passed."""

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from msgspec import structs
 
+from ..engine.bodies import StepWrapper
 from ..engine.lookup import Runs
 from ..engine.settings import Settings
 from ..engine.step import Step
@@ -49,11 +50,11 @@ class TestEngine(Answering):
         workflows: as for `Engine`.
         settings: as for `Engine`; default: without read models that follow, they are folded when asked for.
         start: what the clock shows first; never earlier than the last event of the store.
-        seed: of the jitter of retries.
+        seed: of the jitter of retries, and of the randomness of runs.
         skip: False: time passes only by `advance`.
         strict: a step without a mock fails with `MockError` instead of running its body.
         patience: real seconds after which waiting for what cannot happen fails with `NothingHappens`.
-        projections: as for `Engine`.
+        projections, step_wrappers: as for `Engine`.
     """
 
     __test__ = False
@@ -70,13 +71,14 @@ class TestEngine(Answering):
         strict: bool = False,
         patience: float = PATIENCE_S,
         projections: Iterable[Projection] = (),
+        step_wrappers: Iterable[StepWrapper] = (),
     ) -> None:
         self._place: str | os.PathLike[str] | Store = MemoryStore() if store is None else store
         self.time = VirtualClock(start, seed=seed)
         """The clock."""
         super().__init__(
             self._place, workflows=workflows, settings=settings or Settings(projections=False),
-            clock=self.time, projections=projections,
+            clock=self.time, projections=projections, step_wrappers=step_wrappers,
         )  # fmt: skip
         self._skip, self._strict, self._patience = skip, strict, patience
         self._mocks: dict[str, Mock] = {}
@@ -237,6 +239,7 @@ class TestEngine(Answering):
         owner = new_owner()
         store.hold(owner)
         self._worker = worker = Worker(store, self.workflows, self.clock, owner, self.settings)
+        worker.bodies.around = self._around
         self._put_in_place(worker)
         worker._ends.update(ends)
         worker.start()
