@@ -57,7 +57,7 @@ def _terminate(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told
 
 def _pause(live: LiveRun, request: t.RequestSent, head: dict[str, Any], told: Told | None) -> None:
     if live.fold.paused:
-        raise ActRefused(f"run {live.run_id} is paused already")
+        raise ActRefused(f"run {live.run_id} is paused already: resume it when it may go on")
     live.append([t.RunPaused(reason=request.reason, **head)], told=told)
     live.alarms.clear()
 

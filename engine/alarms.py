@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from ..events.clock import Clock
+from ..events.clock import Alarm, CallLater, Clock, own_timers
 
 EARLY_S = 0.000_5
 """A host timer may fire this much before the wall clock says so: the two clocks differ."""
@@ -12,18 +12,18 @@ EARLY_S = 0.000_5
 class Alarms:
     """Host timers by command number. They are hints; the deadline is in the log."""
 
-    __slots__ = ("_clock", "_handles", "_loop")
+    __slots__ = ("_call_later", "_clock", "_handles")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._loop = asyncio.get_running_loop()
-        self._handles: dict[int, asyncio.TimerHandle] = {}
+        self._call_later: CallLater = own_timers(clock) or asyncio.get_running_loop().call_later
+        self._handles: dict[int, Alarm] = {}
 
     def arm(self, number: int, due: float, act: Callable[[int], None]) -> None:
         """Call `act(number)` at epoch second `due`; asks again when the clock went back meanwhile."""
         self.disarm(number)
         delay = max(0.0, due - self._clock.now())
-        self._handles[number] = self._loop.call_later(delay, self._ring, number, due, act)
+        self._handles[number] = self._call_later(delay, self._ring, number, due, act)
 
     def _ring(self, number: int, due: float, act: Callable[[int], None]) -> None:
         if self._clock.now() + EARLY_S < due:

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from ..events import codec, types as t
 from ..events.blobs import Contents
-from ..events.clock import step_trace_id
+from ..events.clock import Alarm, step_trace_id
 from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
 from . import artifacts
 from .callee import Callee
@@ -38,6 +38,16 @@ class Owner(Protocol):
         """Folder under which the run has its own; empty: none."""
         ...
 
+    @property
+    def workflow(self) -> str:
+        """Name of the run's workflow."""
+        ...
+
+    @property
+    def trace(self) -> str:
+        """The run's W3C trace id."""
+        ...
+
     def record(
         self, body: "Body", kind: type[t.Event], fields: dict[str, Any], contents: Contents = ()
     ) -> None:
@@ -59,9 +69,24 @@ class StepInfo:
         return f"{self.run_id}/{self.key}"
 
     @property
+    def name(self) -> str:
+        """The step's name, `charge`."""
+        return self._body.command.step.name
+
+    @property
+    def workflow(self) -> str:
+        """Name of the run's workflow."""
+        return self._body.owner.workflow
+
+    @property
     def trace_id(self) -> str:
         """UUIDv5 of run and step key."""
         return step_trace_id(self.run_id, self.key)
+
+    @property
+    def run_trace_id(self) -> str:
+        """The run's W3C trace id: what `start(trace_id=…)` was given, or one made then."""
+        return self._body.owner.trace
 
     @property
     def artifacts_dir(self) -> Path:
@@ -102,7 +127,16 @@ class StepInfo:
         self._body.owner.record(self._body, kind, fields)
 
 
+Call = Callable[[], Awaitable[Any]]
+StepWrapper = Callable[[StepInfo, Call], Awaitable[Any]]
+"""`async def wrapper(info, call)`: runs around every body, and gives on what `await call()` gives."""
+
 _current: contextvars.ContextVar["Body"] = contextvars.ContextVar("refold_step")
+
+
+def body_here() -> "Body | None":
+    """The attempt whose body is running; None outside of one."""
+    return _current.get(None)
 
 
 def current_step() -> StepInfo:
@@ -184,6 +218,9 @@ class Body:
         "started_id", "stopping", "task", "threads", "timed_out", "timer", "told",
     )  # fmt: skip
 
+    is_attempt = True
+    """Whether this is an attempt at the step, and no question about one."""
+
     def __init__(
         self, owner: Owner, run_id: str, command: StepCommand, attempt: int, started_id: str
     ) -> None:
@@ -194,7 +231,7 @@ class Body:
         """Seconds it may take; None: no limit."""
         self.loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Alarm | None = None
         self.threads: Threads | None = None
         self.job: Job | None = None
         self.timed_out = self.stopping = self.done = self.entered = False
@@ -241,14 +278,16 @@ class Body:
             kind: Literal["cancelled", "interrupted"] = "cancelled" if self.told else "interrupted"
             self.owner.body_ended(self, self._timeout_outcome() if self.timed_out else Outcome(kind))
 
-    async def run(self, threads: Threads) -> None:
+    async def run(self, threads: Threads, around: StepWrapper | None = None) -> None:
         """The body, from the recorded arguments to the owner's ear."""
         _current.set(self)
         self.entered = True
         callee = self.callee
         try:
             args, kwargs = callee.decode_call(self.command.args, self.command.kwargs, self.command.count)
-            if callee.is_async:
+            if around is not None and self.is_attempt:
+                value = await around(StepInfo(self), lambda: self._call(threads, args, kwargs))
+            elif callee.is_async:  # not through `_call`: a coroutine less for each step
                 value = await callee.fn(*args, **kwargs)
             else:
                 value = await self._in_thread(threads, lambda: callee.fn(*args, **kwargs))
@@ -264,6 +303,12 @@ class Body:
             self.timer.cancel()
         if not self.stopping:
             self.owner.body_ended(self, outcome)
+
+    async def _call(self, threads: Threads, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        fn = self.callee.fn
+        if self.callee.is_async:
+            return await fn(*args, **kwargs)
+        return await self._in_thread(threads, lambda: fn(*args, **kwargs))
 
     async def _in_thread(self, threads: Threads, call: Callable[[], Any]) -> Any:
         self.threads, self.job = threads, threads.run(call, self._came_late)
@@ -325,13 +370,15 @@ class Bodies:
 
     def __init__(self, step_threads: int) -> None:
         self.threads = Threads(step_threads)
+        self.around: StepWrapper | None = None
+        """What runs around every body, if anything does."""
         self._context = contextvars.copy_context()  # whoever happens to commit must not leak into a body
         self._loop = asyncio.get_running_loop()
         self._young: list[tuple[Body, float]] = []
 
     def start(self, body: Body) -> None:
         """Begin a body. Its timeout counts from here."""
-        body.task = self._loop.create_task(body.run(self.threads), context=self._context.copy())
+        body.task = self._loop.create_task(body.run(self.threads, self.around), context=self._context.copy())
         body.task.add_done_callback(body.finished)
         timeout = body.limit
         if timeout is None:

@@ -17,7 +17,7 @@ from . import artifacts, compensation, data, gates, parallel
 from .ending import ContinueAsNew
 from .gates import Decision, OnTimeout, Stage
 from .inspect import call_site
-from .names import check_name
+from .names import check_name, check_seconds
 from .parallel import Results
 from .step import DEFAULT_TIMEOUT_S, ONCE, Retry, Step, StepOptions, make_step
 
@@ -104,6 +104,7 @@ class Context:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep durably; the same as `asyncio.sleep` or `anyio.sleep` in a handler."""
+        check_seconds(seconds, "ctx.sleep(seconds")
         await asyncio.sleep(seconds)
 
     async def call(
@@ -148,6 +149,8 @@ class Context:
             WaitTimeout: nothing came in time.
             ValueRefused: the payload does not fit `type`; the event is consumed.
         """
+        if timeout is not None:
+            check_seconds(timeout, "ctx.wait_for_event(timeout")
         try:
             async with asyncio.timeout(timeout):
                 payload = await self._run.wait_signal(check_name(name, "event name"))

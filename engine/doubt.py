@@ -26,6 +26,8 @@ class Probe(Body):
 
     __slots__ = ("verdict",)
 
+    is_attempt = False
+
     def __init__(self, probe: Callee, *about: Any) -> None:
         super().__init__(*about)
         self.callee = probe

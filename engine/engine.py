@@ -24,6 +24,7 @@ from ..events.types import Event
 from ..events.verify import Verified, verify
 from ..projections.core import CORE
 from ..projections.projection import Projection
+from .bodies import StepWrapper
 from .closing import to_its_end
 from .family import Along
 from .handle import Handle
@@ -46,6 +47,7 @@ from .starting import (
 from .talking import Talking
 from .worker import Worker
 from .workflow import Workflow
+from .wrapping import compose
 
 R = TypeVar("R")
 
@@ -71,6 +73,7 @@ class Engine(Talking, Repairing):
         settings: see `Settings`.
         clock: replace time in tests.
         projections: read models of your own, kept up beside the ones that every store has.
+        step_wrappers: `async def wrapper(info, call)` around the body of every step, the first outermost.
 
     Raises:
         StoreBusy: on entering: another process executes this store; the message names it.
@@ -86,6 +89,7 @@ class Engine(Talking, Repairing):
         settings: Settings | None = None,
         clock: Clock | None = None,
         projections: Iterable[Projection] = (),
+        step_wrappers: Iterable[StepWrapper] = (),
     ) -> None:
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
@@ -96,6 +100,7 @@ class Engine(Talking, Repairing):
         self._holds = False
         self._worker: Worker | None = None
         self._projections = (*CORE, *projections)
+        self._around = compose(step_wrappers)
         self._views: ReadModels | None = None
 
     # ---- life
@@ -111,6 +116,7 @@ class Engine(Talking, Repairing):
                 store.hold(owner)
                 self._holds = True
                 self._worker = Worker(store, self.workflows, self.clock, owner, self.settings)
+                self._worker.bodies.around = self._around
                 self._worker.start()
             if self.settings.projections and self.execute:
                 self._views = ReadModels(store, self._projections)
@@ -217,7 +223,7 @@ class Engine(Talking, Repairing):
             return Handle(self, existing, flow)
         started = start_of(
             flow, packed, self.settings, to_datetime(self.clock.now()), key=key or "", attributes=attributes,
-            trigger=trigger, trace=trace_id, timeout=timeout, by=by,
+            trigger=trigger, trace=trace_id, timeout=timeout, by=by, clock=self.clock,
         )  # fmt: skip
         extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
         try:

@@ -7,7 +7,7 @@ from msgspec import Raw, structs
 
 from ..events import types as t
 from ..events.blobs import Contents, bring_back, put_all_away, put_away
-from ..events.clock import new_event_id, new_seed
+from ..events.clock import new_event_id, seed_below
 from ..events.errors import StoreError
 from ..events.registry import decode_event, encode_event
 from ..events.run_events import Ancestor, Carried
@@ -74,7 +74,8 @@ def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -
     """The run that a parent's `child.started` stands for."""
     above: t.RunStarted = parent.started
     started = t.RunStarted(
-        workflow=workflow.name, workflow_version=workflow.version, args=event.args, seed=new_seed(),
+        workflow=workflow.name, workflow_version=workflow.version, args=event.args,
+        seed=seed_below(above.seed, event.run_id),
         attributes={name: value for name, value in parent.ctx.attributes.items() if name != "title"},
         trigger="parent", runtime=workflow.runtime, timeout_s=workflow.options.timeout or 0.0,
         ancestors=(*above.ancestors, Ancestor(parent.run_id, above.workflow)), child=event.child,
@@ -93,7 +94,8 @@ def next_of(live: Any, event: t.RunContinued) -> tuple[Newborn, Along]:
     carried = tuple(Carried(signal.name, signal.payload, signal.signal_id) for signal in kept)
     spent = before.spent_before + live.spent
     started = t.RunStarted(
-        workflow=before.workflow, workflow_version=before.workflow_version, args=event.args, seed=new_seed(),
+        workflow=before.workflow, workflow_version=before.workflow_version, args=event.args,
+        seed=seed_below(before.seed, event.next_run),
         attributes=run.ctx.attributes, trigger="continue_as_new", runtime=run.workflow.runtime,
         timeout_s=before.timeout_s, ancestors=before.ancestors, child=before.child, detached=before.detached,
         max_depth=before.max_depth, continued_from=run.run_id, carried=carried, files=before.files,

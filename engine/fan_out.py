@@ -193,6 +193,10 @@ def _collect(
     target: _Target, items: Iterable[Any], limit: int, when: Callable[[Any], Any] | None, site: str
 ) -> FanOutCommand:
     """Exhaust the iterator, once; nothing is left behind when it raises."""
+    if not isinstance(items, Iterable):
+        raise ConfigurationError(
+            f"ctx.map({target.name}, {items!r:.80}): expected a list, or what can be listed"
+        )
     collected = list(islice(iter(items), MAX_ITEMS + 1))
     if len(collected) > MAX_ITEMS:
         raise ConfigurationError(f"ctx.map takes at most {MAX_ITEMS:,} items; start several maps, or runs")

@@ -155,6 +155,16 @@ class Flight:
         """Folder under which the run has its own; empty: none."""
         return self._run.started.files
 
+    @property
+    def workflow(self) -> str:
+        """Name of the run's workflow."""
+        return self._run.workflow.name
+
+    @property
+    def trace(self) -> str:
+        """The run's W3C trace id."""
+        return self._run.started.trace
+
     def record(self, body: Body, kind: type[Event], fields: dict[str, Any], contents: Contents = ()) -> None:
         """Append a fact about an attempt, and before it the contents that it names; from any thread."""
         live = self._live
@@ -192,7 +202,7 @@ class Flight:
         state, retry = self.attempts[step], body.command.step.options.retry
         if retryable and state.failures + 1 < retry.max_attempts:
             at: datetime = head["at"]
-            due = at + timedelta(seconds=retry.pause(state.failures + 1, new_jitter()))
+            due = at + timedelta(seconds=retry.pause(state.failures + 1, new_jitter(self._live.host.clock)))
             total, began = body.command.step.options.total_timeout, state.began_at
             if total is not None and began is not None and due > began + timedelta(seconds=total):
                 self._too_late(step, f"the last one failed with {failure.type}: {failure.message}", head)

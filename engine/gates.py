@@ -15,7 +15,7 @@ from ..events.gate import Gate, check_schema, shown_digest
 from ..events.types import Event
 from .commands import Command, MarkerCommand
 from .loop import Future
-from .names import check_name, check_text
+from .names import check_name, check_text, is_number
 
 OnTimeout = Literal["reject", "approve", "fail", "continue"]
 Decode = Callable[[Raw, str], Any]
@@ -257,7 +257,7 @@ def _check_stages(stages: Sequence[Stage], on_timeout: str, excluded: Sequence[s
         last = place == len(stages) - 1
         if stage.timeout is None and not last:
             raise ConfigurationError("a stage without a timeout never escalates: give it one, or end there")
-        if stage.timeout is not None and not 0 < stage.timeout < LAST_MOMENT_S:
+        if stage.timeout is not None and not (is_number(stage.timeout) and 0 < stage.timeout < LAST_MOMENT_S):
             raise ConfigurationError(f"timeout={stage.timeout!r}: expected seconds, more than 0")
         if type(stage.approvers) is not int or stage.approvers < 1:
             raise ConfigurationError(f"approvers={stage.approvers!r}: expected an int, 1 or more")

@@ -100,7 +100,8 @@ AFTER_END = (t.CostRecorded, t.DebugRecorded, t.StepLate, t.ArtifactRecorded)
 
 def unexpected(run_id: str, error: Exception) -> str:
     """An exception that came out of the handler's loop itself."""
-    return f"run {run_id}: {type(error).__name__} while its handler ran: {error}"
+    told = f"run {run_id}: {type(error).__name__} while its handler ran: {error}"
+    return f"{told}; mend that and start again, the log has all before it"
 
 
 class LiveRun:

@@ -208,7 +208,7 @@ class History:
         """The first event. Raises `StoreCorrupt` when the stream begins otherwise."""
         if self.activations and isinstance(self.activations[0].cause, t.RunStarted):
             return self.activations[0].cause
-        raise StoreCorrupt(f"stream {self.run_id!r} does not begin with {t.RunStarted.TAG}")
+        raise StoreCorrupt(f"stream {self.run_id!r} does not begin with {t.RunStarted.TAG}; restore a backup")
 
     @property
     def paused(self) -> bool:

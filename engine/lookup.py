@@ -1,11 +1,11 @@
 """`engine.runs`: the questions that people and programs ask about many runs, or about all of one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from ..events.errors import RunNotFound
-from ..projections import queries
+from ..projections import overview, queries
 from ..projections.queries import Cost, Page, Record
 from .read_models import ReadModels
 
@@ -27,7 +27,7 @@ class Runs:
     def list(
         self,
         *,
-        status: str | None = None,
+        status: str | Collection[str] | None = None,
         attention: str | None = None,
         workflow: str | None = None,
         version: str | None = None,
@@ -46,18 +46,19 @@ class Runs:
         Rows have the columns of `runs` but `args`, `result` and `runtime`.
 
         Args:
-            status: `running`, `waiting`, `failed` …
+            status: `running`, `waiting`, `failed` …; or several: `["failed", "cancelled"]`.
             attention: `retrying`, `diverged`, `in_doubt` …, or `any` for all runs that need it.
             blocked_on: a type: `approval`, `input`, `event`, `child`, `timer`, `retry`, `in_doubt`, `paused`.
             parent: the children of this run.
             root: the whole family of this run.
             attributes: labels, each with this value: `{"shop": "Bern"}`.
-            started_after: this moment is included …
+            started_after: a moment, or ISO 8601 text (UTC when it names no zone); it is included …
             started_before: … and this is not.
             dismissed: True: only those that were dismissed; None: these too.
             cursor: `cursor` of the page before, with the same filters.
 
-        Raises `ValueRefused` for a cursor that is none.
+        Raises `ValueRefused` for a status, attention or type that there is none of, a time or a cursor that
+        is none, and a limit below 1.
         """
         return queries.list_runs(
             self._models.views, status=status, attention=attention, workflow=workflow, version=version,
@@ -83,6 +84,25 @@ class Runs:
         if found is None:
             raise RunNotFound(run_id)
         return found
+
+    def current(self, run_id: str) -> Record:
+        """Where a run stands: `{"step", "status", "iteration", "running", "workflow_chain"}`.
+
+        `step` is the key of the last step called of those that are not over, else of the last one called,
+        and None before the first; `status` and `iteration` are that step's. `running` has the keys of all
+        that are not over, `workflow_chain` the workflows from the top of the run's family down to its own.
+        Raises `RunNotFound`.
+        """
+        return overview.current(self._models.views, run_id)
+
+    def summary(self, run_id: str) -> Records:
+        """A row per step: `[{"id": "charge#2", "label", "status", "attempts", "result", "error"}, …]`.
+
+        In the order of their calls; `error` is `{"type", "message"}` of the last attempt, or None. Raises
+        `RunNotFound`.
+        """
+        self.get(run_id)
+        return overview.summary(self._models.views, run_id)
 
     # ---- what belongs to one
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ..events.errors import ConfigurationError
+from ..events.errors import ConfigurationError, RunNotFound
 
 _TAKEN = re.compile(r"~r?[0-9]+$")
 LONGEST = 200
@@ -41,6 +41,24 @@ def check_text(value: Any, what: str) -> str:
         raise ConfigurationError(
             f"{what} {shown(value)}: expected text of at most {LONGEST_TEXT} characters, got {_found(value)}"
         )
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is an int or a float; True and False are neither."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_seconds(value: Any, what: str) -> None:
+    """Raises `ConfigurationError` for what is no number of seconds, a `timedelta` for one."""
+    if not is_number(value) or value != value:
+        raise ConfigurationError(f"{what}={value!r:.80}): expected seconds, as an int or a float")
+
+
+def run_to_find(value: Any) -> str:
+    """The value, if a run could have this id: a store cannot look for anything else. Raises `RunNotFound`."""
+    if not isinstance(value, str) or not _is_unicode(value):
+        raise RunNotFound(value)
     return value
 
 

@@ -233,6 +233,8 @@ def parallel(
     run: Any, branches: Iterable[Any], *, fail_fast: bool, min_success: int | None
 ) -> Coroutine[Any, Any, Results[Any]]:
     """See `Context.parallel`. Not a coroutine function: what is given is owned from the call on."""
+    if not isinstance(branches, Iterable):
+        raise ConfigurationError(f"ctx.parallel({branches!r:.80}): expected a list of branches")
     return _parallel(run, Pending(branches), fail_fast, min_success)
 
 

@@ -118,7 +118,7 @@ class Recovery:
         if stream != live.run_id:  # not what this run is at, but something that it wants to make
             self._clashes[live.run_id] = self._clashes.get(live.run_id, 0) + 1
             if self._clashes[live.run_id] > MAX_CLASHES:
-                why = f"run {live.run_id}: {live.refusal}, {MAX_CLASHES} times in a row"
+                why = f"run {live.run_id}: {live.refusal}, {MAX_CLASHES} times on end; start the engine again"
                 self._keeper.block(live.run_id, HandlerStuck(why))
                 return
         self.enqueue(live.run_id)

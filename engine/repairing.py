@@ -18,7 +18,7 @@ from ..events.types import Event
 from ..events.work import WorkFold
 from . import rewind
 from .loader import History, whole_history
-from .names import check_name, check_run_id, check_text
+from .names import check_name, check_run_id, check_text, run_to_find
 from .worker import Worker
 
 RETRIABLE = ("failed", "cancelled", "terminated")
@@ -41,7 +41,7 @@ class Repairing:
 
         Raises `ActRefused` for a run that runs or has completed, `RunNotFound`, `StoreError`.
         """
-        work = self.store.work(run_id)
+        work = self.store.work(run_to_find(run_id))
         if work is None:
             raise RunNotFound(run_id)
         if work.state != "done" or work.status == "continued":  # then it is the run that it went on as
@@ -55,22 +55,9 @@ class Repairing:
 
         Raises `ActRefused`, naming the candidates, when there is none or more than one.
         """
-        candidates = [
-            work.run_id
-            for work, _ in self.store.all_work()
-            if work.workflow == workflow and (work.status == "failed" or self._is_paused(work.run_id))
-        ]
-        if len(candidates) != 1:
-            listed = ", ".join(candidates[:5]) or "none"
-            raise ActRefused(
-                f"workflow {workflow!r} has {len(candidates)} runs to resume ({listed}): resume one by its id"
-            )
-        await self.resume(candidates[0], by=by)
-        return candidates[0]
-
-    def _is_paused(self, run_id: str) -> bool:
-        work = self.store.work(run_id)
-        return work is not None and work.state != "done" and self._history(run_id).paused
+        run_id = resumable(self.store, workflow)
+        await self.resume(run_id, by=by)
+        return run_id
 
     async def retry(
         self, run_id: str, *, at: int | None = None, keep: bool = True, reason: str = "", by: str = "user"
@@ -129,7 +116,7 @@ class Repairing:
 
         Raises `ActRefused` when there is nothing to undo, `RunNotFound`, `StoreError`.
         """
-        work = self.store.work(run_id)
+        work = self.store.work(run_to_find(run_id))
         if work is None:
             raise RunNotFound(run_id)
         if work.state != "done" or work.status == "continued":
@@ -203,7 +190,7 @@ class Repairing:
         return whole_history(self.store, run_id)
 
     def _ended_history(self, run_id: str) -> History:
-        work = self.store.work(run_id)
+        work = self.store.work(run_to_find(run_id))
         if work is None:
             raise RunNotFound(run_id)
         if work.state != "done":
@@ -232,6 +219,22 @@ class Repairing:
     def _wake(self, run_id: str) -> None:
         if self._worker is not None:
             self._worker.recovery.enqueue(run_id)
+
+
+def resumable(store: Store, workflow: str) -> str:
+    """The only paused or failed run of a workflow. Raises `ActRefused`, naming the candidates."""
+    candidates = [
+        work.run_id
+        for work, _ in store.all_work()
+        if work.workflow == workflow
+        and (work.status == "failed" or (work.state != "done" and whole_history(store, work.run_id).paused))
+    ]
+    if len(candidates) != 1:
+        listed = ", ".join(candidates[:5]) or "none"
+        raise ActRefused(
+            f"workflow {workflow!r} has {len(candidates)} runs to resume ({listed}): resume one by its id"
+        )
+    return candidates[0]
 
 
 def _has_something_to_undo(history: History) -> bool:

@@ -6,6 +6,9 @@ from typing import Literal
 from msgspec import Struct
 
 from ..events.errors import ConfigurationError
+from .names import is_number
+
+_LEAST = {"memory_bytes": 0, "max_active": 1, "step_threads": 1, "max_depth": 0, "max_inbox": 1}
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -34,11 +37,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Keep the read models up to date."""
 
     def __post_init__(self) -> None:
-        if self.grace < 0 or self.memory_bytes < 0 or self.max_active < 1 or self.step_threads < 1:
-            raise ConfigurationError(
-                f"{self}: expected grace >= 0, memory_bytes >= 0, max_active >= 1, step_threads >= 1"
-            )
-        if self.max_depth < 0 or self.max_inbox < 1:
-            raise ConfigurationError(f"{self}: expected max_depth >= 0, max_inbox >= 1")
+        for name, least in _LEAST.items():
+            if type(value := getattr(self, name)) is not int or value < least:
+                raise ConfigurationError(f"Settings({name}={value!r:.80}): expected an int, {least} or more")
+        for name in ("grace", "blocking_limit"):
+            if not (is_number(value := getattr(self, name)) and value >= 0):
+                raise ConfigurationError(f"Settings({name}={value!r:.80}): expected seconds, 0 or more")
         if self.determinism not in ("strict", "warn", "off"):
             raise ConfigurationError(f"determinism={self.determinism!r}: expected 'strict', 'warn' or 'off'")
+        if not isinstance(self.files, str | os.PathLike):
+            raise ConfigurationError(f"Settings(files={self.files!r:.80}): expected the path of a folder")

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import dis
 import hashlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import CodeType, ModuleType
 from typing import Any, cast
@@ -14,13 +15,14 @@ import msgspec
 from msgspec import Raw
 
 from ..events import codec, types as t
-from ..events.clock import new_event_id, new_seed, new_trace_id
+from ..events.clock import Clock, new_event_id, new_seed, new_trace_id
 from ..events.errors import ConfigurationError, RefoldError, StartConflict
 from ..events.store import Append, Store, Unit
 from ..events.stream import Tail, chain
 from . import artifacts, guard
 from .commands import clip
 from .family import Along, stored_start
+from .names import is_number
 from .settings import Settings
 from .step import LONGEST_S
 from .workflow import Workflow
@@ -59,11 +61,16 @@ def register(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> Reg
     Raises `ConfigurationError` for two of one name and version, and for one that would run inside itself.
     """
     registry: Registry = {}
+    if isinstance(workflows, Workflow) or not isinstance(workflows, Iterable):
+        raise ConfigurationError(f"workflows={workflows!r:.80}: expected a list, workflows=[…]")
     for flow in workflows:
         if not isinstance(flow, Workflow):
             raise ConfigurationError(f"workflows=[…] expects @workflow functions, got {flow!r}")
         if registry.setdefault((flow.name, flow.version), flow) is not flow:
-            raise ConfigurationError(f"two workflows are called {flow.name!r} version {flow.version!r}")
+            raise ConfigurationError(
+                f"two workflows are called {flow.name!r} version {flow.version!r}: give one of them another "
+                "name or version"
+            )
     for flow in list(registry.values()):
         _register_below(flow, (flow,), registry)
     for flow in registry.values():
@@ -97,20 +104,24 @@ def named_workflows(function: Callable[..., Any]) -> list[Workflow[Any, Any]]:
     """Workflows that a function's code names: as globals, in modules it names, or in its closure."""
     plain = inspect.unwrap(function)
     code, scope = getattr(plain, "__code__", None), getattr(plain, "__globals__", {})
-    names = _names_in(code) if code is not None else []
-    found = [scope.get(name) for name in names]
+    loads = list(_loads_in(code)) if code is not None else []
+    # `ctx.approval(…)` names no global: a workflow of somebody's may well be called `approval`.
+    found = [scope.get(name) for attribute, name in loads if not attribute]
     modules = [value for value in found if isinstance(value, ModuleType)]
-    found += [vars(module).get(name) for module in modules for name in names]
+    found += [vars(module).get(name) for module in modules for attribute, name in loads if attribute]
     for cell in getattr(plain, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # not bound yet
             found.append(cell.cell_contents)
     return [flow for flow in found if isinstance(flow, Workflow)]
 
 
-def _names_in(code: CodeType) -> list[str]:
-    """Names of globals and attributes in a function's code, functions and comprehensions in it included."""
-    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return [*code.co_names, *(name for nested in inner for name in _names_in(nested))]
+def _loads_in(code: CodeType) -> Iterator[tuple[bool, str]]:
+    """(whether it is an attribute, its name): what a function loads, and those inside it."""
+    for line in dis.get_instructions(code):
+        if line.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_METHOD"):
+            yield line.opname in ("LOAD_ATTR", "LOAD_METHOD"), line.argval
+    for nested in (constant for constant in code.co_consts if isinstance(constant, CodeType)):
+        yield from _loads_in(nested)
 
 
 def input_digest(name: str, args: Raw) -> str:
@@ -161,10 +172,11 @@ def taken_by(store: Store, key: str, run_id: str | None, digest: str) -> str | N
 def start_of(
     flow: Workflow[Any, Any], args: Raw, settings: Settings, at: datetime, *, key: str, trigger: str,
     attributes: Mapping[str, Any] | None, trace: str | None, timeout: float | None, by: str,
+    clock: Clock | None = None,
 ) -> t.RunStarted:  # fmt: skip
     """The first event of a run. Raises `ValueRefused`, `ConfigurationError`."""
     return t.RunStarted(
-        workflow=flow.name, workflow_version=flow.version, args=args, seed=new_seed(), key=key,
+        workflow=flow.name, workflow_version=flow.version, args=args, seed=new_seed(clock), key=key,
         attributes=plain_attributes(attributes or {}), trigger=trigger, runtime=flow.runtime,
         timeout_s=check_timeout(timeout, flow), max_depth=settings.max_depth,
         files=artifacts.root(settings.files), id=new_event_id(), at=at, by=by, trace=trace or new_trace_id(),
@@ -173,7 +185,7 @@ def start_of(
 
 def check_timeout(timeout: float | None, flow: Workflow[Any, Any]) -> float:
     """Seconds that a run may take; 0: no limit. Raises `ConfigurationError`."""
-    if timeout is not None and not 0 < timeout < LONGEST_S:
+    if timeout is not None and not (is_number(timeout) and 0 < timeout < LONGEST_S):
         raise ConfigurationError(f"start(timeout={timeout!r}): expected seconds, more than 0, or None")
     return timeout or flow.options.timeout or 0.0
 

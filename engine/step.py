@@ -14,7 +14,7 @@ from ..events.errors import ConfigurationError, StepFailed, ValueRefused
 from .callee import NO_KWARGS as NO_KWARGS, Callee
 from .inspect import call_site
 from .loop import running
-from .names import check_name
+from .names import check_name, is_number
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,12 +45,22 @@ class Retry(Struct, frozen=True, kw_only=True):
     """Errors that fail the step at once, like `NonRetryable`."""
 
     def __post_init__(self) -> None:
-        pauses = 0 <= self.initial_interval < LONGEST_S and 0 <= self.max_interval < LONGEST_S
-        if not (self.max_attempts >= 1 and pauses and self.backoff >= 1 and 0 <= self.jitter < 1):
+        numbers = (self.max_attempts, self.initial_interval, self.max_interval, self.backoff, self.jitter)
+        if not (all(map(is_number, numbers)) and type(self.max_attempts) is int and self._makes_sense()):
             raise ConfigurationError(
                 f"{self}: expected max_attempts >= 1, backoff >= 1, 0 <= jitter < 1, "
                 f"intervals of 0 to {LONGEST_S:.0e} seconds"
             )
+        kinds = self.non_retryable
+        if not (
+            isinstance(kinds, tuple)
+            and all(inspect.isclass(k) and issubclass(k, BaseException) for k in kinds)
+        ):
+            raise ConfigurationError(f"non_retryable={kinds!r:.80}: expected a tuple of exception classes")
+
+    def _makes_sense(self) -> bool:
+        pauses = 0 <= self.initial_interval < LONGEST_S and 0 <= self.max_interval < LONGEST_S
+        return self.max_attempts >= 1 and pauses and self.backoff >= 1 and 0 <= self.jitter < 1
 
     def pause(self, failures: int, chance: float) -> float:
         """Seconds to wait after that many failures; `chance` is uniform in [0, 1)."""
@@ -99,6 +109,10 @@ class StepOptions(Struct, frozen=True, kw_only=True):
         return self.on_unknown or ("ask" if asks else "retry")
 
     def __post_init__(self) -> None:
+        if not isinstance(self.retry, Retry):
+            raise ConfigurationError(
+                f"retry={self.retry!r:.80}: expected Retry(max_attempts=…), or None for one"
+            )
         if self.execution not in ("at_least_once", "at_most_once"):
             raise ConfigurationError(
                 f"execution={self.execution!r}: expected 'at_least_once' or 'at_most_once'"
@@ -106,7 +120,7 @@ class StepOptions(Struct, frozen=True, kw_only=True):
         if self.on_unknown not in (None, "retry", "fail", "ask"):
             raise ConfigurationError(f"on_unknown={self.on_unknown!r}: expected 'retry', 'fail' or 'ask'")
         for name, limit in (("timeout", self.timeout), ("total_timeout", self.total_timeout)):
-            if limit is not None and not 0 < limit < LONGEST_S:
+            if limit is not None and not (is_number(limit) and 0 < limit < LONGEST_S):
                 raise ConfigurationError(
                     f"{name}={limit!r}: expected 0 to {LONGEST_S:.0e} seconds, or None for no limit"
                 )

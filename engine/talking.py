@@ -18,7 +18,7 @@ from ..events.types import Event
 from ..events.work import Work
 from . import acts, ballots, blocked, inbox, onward, rewind
 from .live import LiveRun
-from .names import check_name, check_text
+from .names import check_name, check_text, run_to_find
 from .settings import Settings
 from .starting import Told
 from .worker import Worker
@@ -283,7 +283,7 @@ class Talking:
 
     async def _brought(self, run_id: str) -> None:
         """Have a run that is executed here in memory: what is not possible is then refused at once."""
-        worker, work = self._worker, self.store.work(run_id)
+        worker, work = self._worker, self.store.work(run_to_find(run_id))
         if worker is None or worker.closing or work is None or work.state in ("pending", "done"):
             return
         worker.recovery.enqueue(run_id)
@@ -320,7 +320,7 @@ class Talking:
     async def _current(self, run_id: str) -> Work:
         """The run itself, or the one that it went on as; what was left behind is brought along first."""
         while True:
-            if (work := self.store.work(run_id)) is None:
+            if (work := self.store.work(run_to_find(run_id))) is None:
                 raise RunNotFound(run_id)
             if work.status != "continued":
                 return work
@@ -359,7 +359,7 @@ class Talking:
         return inbox.message_head(self.clock, by)
 
     def _open_work(self, run_id: str) -> Work:
-        work = self.store.work(run_id)
+        work = self.store.work(run_to_find(run_id))
         if work is None:
             raise RunNotFound(run_id)
         if work.state == "done":

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from ..events import types as t
-from ..events.clock import Clock
+from ..events.clock import Clock, own_timers
 from ..events.errors import ConfigurationError, HandlerError, RefoldError, StoreBusy, StoreError
 from ..events.log import Log
 from ..events.store import Store
@@ -116,7 +116,7 @@ class Worker:
             for live in self.live.values():
                 live.leave()
             self.live.clear()
-            self.recovery.abandon(StoreError("the engine was closed before this was stored"))
+            self.recovery.abandon(StoreError("the engine was closed before this was stored; do it again"))
             for run_id in list(self._ends):  # not a CancelledError: nobody has cancelled who waits
                 goes_on = "it goes on when an engine executes this store again"
                 closed = ConfigurationError(f"the engine was closed before run {run_id} ended; {goes_on}")
@@ -285,7 +285,7 @@ class Worker:
         self._look_at = 0.0
 
     def _measure_drift(self) -> float:
-        return self.clock.now() - monotonic()
+        return 0.0 if own_timers(self.clock) else self.clock.now() - monotonic()
 
     def look(self) -> None:
         """Take what is due from the store, deliver mail to those who are here."""

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import platform
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import CodeType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from ..events import codec
 from ..events.errors import ConfigurationError
 from .context import Context
-from .names import check_name
+from .names import check_name, is_number
 from .step import LONGEST_S
 
 P = ParamSpec("P")
@@ -35,7 +35,7 @@ class WorkflowOptions(Struct, frozen=True, kw_only=True):
     """Keep what the steps returned, for `ctx.prior_outputs`."""
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not 0 < self.timeout < LONGEST_S:
+        if self.timeout is not None and not (is_number(self.timeout) and 0 < self.timeout < LONGEST_S):
             raise ConfigurationError(f"timeout={self.timeout!r}: expected seconds, more than 0, or None")
         if not (self.always is None or inspect.iscoroutinefunction(self.always)):
             raise ConfigurationError(f"always={self.always!r}: expected `async def always(ctx, status)`")
@@ -215,7 +215,7 @@ def workflow(
         ConfigurationError: not an `async def` with `ctx` as its first parameter, or a bad option.
     """
     options = WorkflowOptions(
-        timeout=timeout, compensate_on=tuple(compensate_on), always=always, recursive=recursive,
+        timeout=timeout, compensate_on=_words(compensate_on), always=always, recursive=recursive,
         keep_outputs=keep_outputs,
     )  # fmt: skip
 
@@ -223,8 +223,13 @@ def workflow(
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"@workflow expects an `async def` function, got {function!r}")
         if not inspect.signature(function).parameters:
-            raise ConfigurationError(f"@workflow {function.__name__}: the first parameter must be `ctx`")
-        called = check_name(name or function.__name__, "workflow name")
+            raise ConfigurationError(f"@workflow {function!r}: the first parameter must be `ctx`")
+        called = check_name(name or getattr(function, "__name__", ""), "workflow name")
         return Workflow(function, called, check_name(str(version), "workflow version"), options)
 
     return decorate if fn is None else decorate(fn)
+
+
+def _words(given: Any) -> Any:
+    """Words as a tuple; one word by itself is that one, and what is no collection is refused as it is."""
+    return (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)

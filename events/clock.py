@@ -1,5 +1,6 @@
 """The one source of time, chance and ids. Nothing else imports `time`, `random` or `uuid` for them."""
 
+import hashlib
 import itertools
 import os
 import random
@@ -7,16 +8,39 @@ import secrets
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
-    """What Refold asks of a clock; give `Engine` another one in tests."""
+    """What Refold asks of a clock; give `Engine` another one in tests.
+
+    One that also has `call_later(delay, callback, *args)`, as an event loop has it, rings the engine's alarms
+    itself: then a durable timer fires when this clock says so, and the host loop is not asked. One that has
+    `chance()`, a number in [0, 1), decides the jitter of retries; `seed()`, 63 bits, those of new runs.
+    """
 
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC. May jump; the engine never lets log time go back."""
         ...
+
+
+class Alarm(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Forget it."""
+
+
+CallLater = Callable[..., Alarm]
+"""`(seconds, callback, *args)`."""
+
+
+def own_timers(clock: Clock) -> CallLater | None:
+    """How the clock rings alarms by itself; None: it leaves that to the host loop."""
+    found: Any = getattr(clock, "call_later", None)
+    return found  # type: ignore[no-any-return]
 
 
 class SystemClock:
@@ -52,9 +76,10 @@ def new_owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-def new_jitter() -> float:
-    """Chance in [0, 1), for pauses that should not all end at once."""
-    return random.random()
+def new_jitter(clock: Clock) -> float:
+    """Chance in [0, 1), for pauses that should not all end at once; the clock's own if it has one."""
+    chance: Callable[[], float] = getattr(clock, "chance", random.random)
+    return chance()
 
 
 def new_trace_id() -> str:
@@ -67,9 +92,15 @@ def step_trace_id(run_id: str, key: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"refold:{run_id}/{key}"))
 
 
-def new_seed() -> int:
-    """64 random bits for `run.started`, from which a run's own randomness follows."""
-    return secrets.randbits(63)
+def new_seed(clock: Clock | None = None) -> int:
+    """63 random bits for `run.started`, from which a run's own randomness follows; the clock's if it has."""
+    seed: Callable[[], int] | None = getattr(clock, "seed", None)
+    return secrets.randbits(63) if seed is None else seed()
+
+
+def seed_below(seed: int, run_id: str) -> int:
+    """The seed of a run that one with this seed starts: the same whenever it starts it, so for every test."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {run_id}".encode()).digest()[:8]) >> 1
 
 
 class EventIds:

@@ -122,7 +122,12 @@ class RunNotFound(RefoldError):
     """No run has this id."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"no run {run_id!r} in this store; `refold runs` lists them")
+        told = f"no run {run_id!r:.300} in this store; `refold runs` lists them"
+        if not isinstance(run_id, str):
+            told = (
+                f"a run is found by its id, which is text, not by {run_id!r:.80}; pass `handle.id`, for one"
+            )
+        super().__init__(told)
         self.run_id = run_id
 
 
@@ -130,7 +135,9 @@ class RunEnded(RefoldError):
     """The run is over, the request was refused and changed nothing."""
 
     def __init__(self, run_id: str, status: str) -> None:
-        super().__init__(f"run {run_id!r} is {status}: nothing can be sent to it any more")
+        super().__init__(
+            f"run {run_id!r} is {status}: nothing can be sent to it any more; fork it, or start a new one"
+        )
         self.run_id, self.status = run_id, status
 
 

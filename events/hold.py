@@ -150,7 +150,7 @@ class Hold:
             return StoreReadOnly(f"{what}; whoever executes runs needs write permission there")
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StoreFull(f"{what}; free some space")
-        return StoreError(what)
+        return StoreError(f"{what}; give a store on a file system that can lock files")
 
     @property
     def held(self) -> bool:

@@ -122,7 +122,7 @@ class Log:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
-            error = self.failure or StoreError("the log was closed")
+            error = self.failure or StoreError("the log was closed before this was stored; do it again")
             while self._queue:
                 self._tell(self._queue.popleft().done, error)
             if self._thread is not None:
@@ -156,7 +156,8 @@ class Log:
         try:
             outcome = self._commit(units)
         except BaseException:  # a person's Ctrl-C in the middle of it: look up what was stored, then go on
-            self._loop.call_soon(self._settle, batch, (StoreError("the commit was interrupted"), 0.0))
+            cut = StoreError("the commit was interrupted; look whether it was stored before you do it again")
+            self._loop.call_soon(self._settle, batch, (cut, 0.0))
             raise
         self._settle(batch, outcome)
 
@@ -167,7 +168,7 @@ class Log:
         except StoreError as error:
             return error, perf_counter() - began
         except Exception as error:  # a store of somebody's own that raises what it should not
-            return StoreError(f"the store raised {type(error).__name__}: {error}"), perf_counter() - began
+            return _astray(error), perf_counter() - began
 
     def _settle(
         self, batch: list[_Pending], outcome: tuple[list[Refusal | None] | StoreError, float]
@@ -247,6 +248,12 @@ class Log:
             _release(self._room)
         if self._idle and (self.failure is not None or not (self._queue or self._busy)):
             _release(self._idle)
+
+
+def _astray(error: Exception) -> StoreError:
+    return StoreError(
+        f"the store raised {type(error).__name__}: {error}; expected StoreError for what it cannot: mend it"
+    )
 
 
 def _refused(refusal: Refusal | None) -> AppendRefused | None:

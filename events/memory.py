@@ -1,6 +1,6 @@
 """The store in memory: the same promises as a file except that it ends with the process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eventsourcing.persistence import StoredEvent
@@ -8,7 +8,7 @@ from eventsourcing.popo import POPOApplicationRecorder
 
 from .admission import admit
 from .blobs import checked
-from .errors import StoreBusy, StoreError
+from .errors import AppendRefused, StoreBusy, StoreError
 from .store import Refusal, Unit
 from .stream import INBOX, Row, Tail, row_hash
 from .work import Work
@@ -38,11 +38,33 @@ class MemoryStore(POPOApplicationRecorder):
     def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
         """Store the units in order; see `Store.commit`."""
         with self._database_lock:
-            if self._closed:
-                raise StoreError("this memory store is closed; what it held is gone")
+            self._check_open()
             refusals = [self._commit_one(unit) for unit in units]
         self._notify_listeners()
         return refusals
+
+    def commit_all(self, units: Iterable[Unit]) -> None:
+        """Store all units or nothing; see `Store.commit_all`."""
+        made = list(units)
+        with self._database_lock:
+            self._check_open()
+            end, work, mail, blobs = len(self._hashes), dict(self._work), dict(self._mail), dict(self._blobs)
+            for unit in made:
+                if (refusal := self._commit_one(unit)) is not None:
+                    self._cut(end)
+                    self._work, self._mail, self._blobs = work, mail, blobs
+                    raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
+        self._notify_listeners()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("this memory store is closed; what it held is gone")
+
+    def _cut(self, end: int) -> None:
+        """Forget all rows behind this one."""
+        for event in self._stored_events[end:]:
+            del self._stored_events_index[str(event.originator_id)][event.originator_version]
+        del self._stored_events[end:], self._hashes[end:]
 
     def _commit_one(self, unit: Unit) -> Refusal | None:
         posted: list[Row] = []

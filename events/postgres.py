@@ -1,44 +1,40 @@
 """The store on a PostgreSQL server: no lock in the append path, one round trip for most commits."""
 
 import os
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
-from uuid import UUID
 from zlib import crc32
 
 import psycopg
-from eventsourcing.persistence import (
-    ApplicationRecorder,
-    IntegrityError,
-    Notification,
-    StoredEvent,
-    Subscription,
-)
 from msgspec.structs import astuple
 from psycopg import Connection, errors
 
 from .admission import admit
 from .blobs import checked
 from .clock import SystemClock, to_datetime
-from .errors import StoreBusy, StoreError
+from .errors import AppendRefused, StoreBusy, StoreError
 from .hold import Holder
+from .postgres_batch import Batch, name_of, text_of, texts
+from .postgres_library import LibraryRecorder
 from .postgres_server import Server, named_queries
-from .store import Append, Refusal, Unit
-from .stream import GENESIS, INBOX, Row, Tail, row_hash
+from .store import Refusal, Unit
+from .stream import INBOX, Row, Tail
 from .work import Work
 
 TRIES = 20
 """How often a commit is tried again that met another one: each time somebody else has got on."""
 INBOX_LOCKS = 64
 """Correspondents of one run queue up at one of so many locks: one for each run may be too many."""
+UNITS = 100
+"""Units of a whole log that one statement stores."""
 BACK = 1_000
 """How many commits may become visible before one with a lower number without being missed by `changed`."""
 _EVERYTHING = 2**62
 _MET_ANOTHER = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
 
 
-class PostgresStore(ApplicationRecorder):
+class PostgresStore(LibraryRecorder):
     """A `Store` in one schema of a database (see `events/store.py` for what each method promises).
 
     Any number of processes may read it and append. Opening checks and, when needed, makes or updates the
@@ -113,7 +109,7 @@ class PostgresStore(ApplicationRecorder):
             first = self._server.address.key("inboxes") // 2
             keys = [first + number for number in sorted(inboxes)]
             connection.execute(self._queries["lock_inboxes"], {"keys": keys})
-            connection.execute(self._queries["lock_work"], {"runs": _texts(sorted(touched))})
+            connection.execute(self._queries["lock_work"], {"runs": texts(sorted(touched))})
         tails = self._tails(connection, units)
         batch, mail, refusals = Batch(), dict[str, int](), list[Refusal | None]()
         for unit in units:
@@ -131,16 +127,34 @@ class PostgresStore(ApplicationRecorder):
     def _tails(self, connection: Connection[Any], units: Sequence[Unit]) -> dict[str, Tail]:
         names = {append.stream for unit in units for append in unit.appends}
         names.update(post.run_id + INBOX for unit in units for post in unit.posts)
-        found = connection.execute(self._queries["tails"], {"streams": _texts(sorted(names))})
-        return {_name(stream): Tail(version, last) for stream, version, last in found}
+        found = connection.execute(self._queries["tails"], {"streams": texts(sorted(names))})
+        return {name_of(stream): Tail(version, last) for stream, version, last in found}
 
     def _store(self, connection: Connection[Any], batch: "Batch", mail: dict[str, int]) -> None:
         batch.heads.clear()  # checked already, against this transaction's own reading
         connection.execute(self._queries["append"], batch.parameters())
         if mail:
             runs = sorted(mail)
-            grown = {"runs": _texts(runs), "versions": [mail[run] for run in runs]}
+            grown = {"runs": texts(runs), "versions": [mail[run] for run in runs]}
             connection.execute(self._queries["set_mail"], grown)
+
+    def commit_all(self, units: Iterable[Unit]) -> None:
+        """Store the units in one durable transaction, all of them or nothing; see `Store.commit_all`."""
+        server, left = self._server, iter(units)
+        with server.lock:
+            try:
+                connection = server.writer()
+                with connection.transaction():
+                    while some := list(islice(left, UNITS)):
+                        refusals, batch, mail = self._admitted(connection, some)
+                        for refusal in refusals:
+                            if refusal is not None:
+                                raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
+                        self._store(connection, batch, mail)
+                        self._own += bool(batch.rows)
+            except psycopg.Error as error:
+                server.drop_writer()
+                raise server.typed(error, "write") from error
 
     # ---- reading
 
@@ -177,7 +191,7 @@ class PostgresStore(ApplicationRecorder):
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order."""
         limit = _EVERYTHING if limit is None else limit
-        wanted = {"stream": _text(stream), "after": after, "limit": limit}
+        wanted = {"stream": text_of(stream), "after": after, "limit": limit}
         found = self._rows("read", **wanted)
         if found and not found[-1][-1]:  # nobody has asked for the order of the whole log since
             self.position()
@@ -186,7 +200,7 @@ class PostgresStore(ApplicationRecorder):
 
     def tail(self, stream: str) -> Tail:
         """Last version and hash of a stream."""
-        found = self._rows("tails", streams=[_text(stream)])
+        found = self._rows("tails", streams=[text_of(stream)])
         return Tail(*found[0][1:]) if found else Tail()
 
     def blob(self, digest: str) -> bytes:
@@ -201,7 +215,7 @@ class PostgresStore(ApplicationRecorder):
     def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Rows of all streams with position > `after`, in the order of commit."""
         found = self._positioned("scan", after=after, limit=limit)
-        return [Row(_name(stream), *rest) for stream, *rest in found]
+        return [Row(name_of(stream), *rest) for stream, *rest in found]
 
     def position(self) -> int:
         """Position of the last row."""
@@ -211,19 +225,19 @@ class PostgresStore(ApplicationRecorder):
 
     def work(self, run_id: str) -> Work | None:
         """The run's row of `work`."""
-        found = self._rows("work", run=_text(run_id))
+        found = self._rows("work", run=text_of(run_id))
         return Work(run_id, *found[0][1:]) if found else None
 
     def due(self, now: float, limit: int = 1000) -> list[str]:
         """Runs that want attention: due ones first, then those with mail."""
-        found = dict.fromkeys(_name(run) for (run,) in self._rows("due", now=now, limit=limit))
+        found = dict.fromkeys(name_of(run) for (run,) in self._rows("due", now=now, limit=limit))
         if len(found) < limit:
-            found.update(dict.fromkeys(_name(run) for (run,) in self._rows("mail", limit=limit)))
+            found.update(dict.fromkeys(name_of(run) for (run,) in self._rows("mail", limit=limit)))
         return list(found)[:limit]
 
     def running(self, after: str = "", limit: int = 1000) -> list[str]:
         """Ids of runs in state `running` greater than `after`."""
-        return [_name(run) for (run,) in self._rows("running", after=_text(after), limit=limit)]
+        return [name_of(run) for (run,) in self._rows("running", after=text_of(after), limit=limit)]
 
     def next_due(self, now: float) -> float | None:
         """The earliest `due_at` later than `now`."""
@@ -232,7 +246,7 @@ class PostgresStore(ApplicationRecorder):
 
     def all_work(self) -> list[tuple[Work, int]]:
         """The whole `work` table with `mail`."""
-        return [(Work(_name(run), *rest), mail) for run, *rest, mail in self._rows("all_work")]
+        return [(Work(name_of(run), *rest), mail) for run, *rest, mail in self._rows("all_work")]
 
     def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
         """Replace the whole `work` table."""
@@ -242,7 +256,7 @@ class PostgresStore(ApplicationRecorder):
                 connection = server.writer()
                 with connection.transaction(), connection.cursor() as cursor:
                     cursor.execute(self._queries["clear_work"])
-                    packed = [(_text(work.run_id), *astuple(work)[1:], mail) for work, mail in rows]
+                    packed = [(text_of(work.run_id), *astuple(work)[1:], mail) for work, mail in rows]
                     cursor.executemany(self._queries["insert_work"], packed)
             except psycopg.Error as error:
                 server.drop_writer()
@@ -312,162 +326,3 @@ class PostgresStore(ApplicationRecorder):
         """Release and close everything."""
         self.release()
         self._server.close()
-
-    # ---- the library's interface
-
-    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
-        """The library's way to append: the unique key is its only check, the hashes are made here."""
-        appends: list[Append] = []
-        tails: dict[str, Tail] = {}
-        for event in stored_events:
-            stream = _stream(event.originator_id)
-            version = event.originator_version
-            before = tails.get(stream) or (self.tail(stream) if version > 1 else Tail(0, GENESIS))
-            last = row_hash(before.hash, stream, version, event.topic, event.state)
-            row = Row(stream, version, event.topic, event.state, last)
-            tails[stream] = Tail(version, last)
-            appends.append(Append(stream, version - 1, [row], before.hash if version > 1 else b""))
-        (refusal,) = self.commit([Unit(tuple(appends))])
-        if refusal is not None:
-            raise IntegrityError(f"{refusal.stream} is at version {refusal.found}, not {refusal.expected}")
-        rows = chain.from_iterable(append.rows for append in appends)
-        self.position()
-        return [self.read(row.stream, row.version - 1, 1)[0].position for row in rows]
-
-    def select_events(
-        self,
-        originator_id: UUID | str,
-        *,
-        gt: int | None = None,
-        lte: int | None = None,
-        desc: bool = False,
-        limit: int | None = None,
-    ) -> Sequence[StoredEvent]:
-        """Events of one stream, as the library's own."""
-        rows = self.read(_stream(originator_id), gt or 0)
-        wanted = [row for row in rows if lte is None or row.version <= lte]
-        return [
-            StoredEvent(originator_id, row.version, row.tag, row.state)
-            for row in (wanted[::-1] if desc else wanted)[:limit]
-        ]
-
-    def select_notifications(
-        self,
-        start: int | None,
-        limit: int,
-        stop: int | None = None,
-        topics: Sequence[str] = (),
-        *,
-        inclusive_of_start: bool = True,
-    ) -> Sequence[Notification]:
-        """Events in the order of their positions, as the library's own."""
-        after = (start or 0) - (inclusive_of_start and start is not None)
-        found: list[Notification] = []
-        while len(found) < limit and (rows := self.scan(after, max(limit, 100))):
-            for row in rows:
-                if stop is not None and row.position > stop:
-                    return found
-                if (not topics or row.tag in topics) and len(found) < limit:
-                    found.append(Notification(row.stream, row.version, row.tag, row.state, row.position))
-            after = rows[-1].position
-        return found
-
-    def max_notification_id(self) -> int | None:
-        """The last position; None when there is no event."""
-        return self.position() or None
-
-    def subscribe(
-        self, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> Subscription[ApplicationRecorder]:
-        """Not offered: whoever follows a log asks `scan` again, `changed` tells when."""
-        raise NotImplementedError("follow the log with scan(); changed() tells when to look")
-
-
-class Batch:
-    """What one commit stores, as the arrays that its statement takes."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.works: dict[str, Work] = {}
-        self.blobs: dict[str, bytes] = {}
-        self.heads: list[tuple[str, int, bytes]] = []
-        """Of each stream: what must be its last row."""
-
-    @classmethod
-    def of(cls, units: Sequence[Unit]) -> "Batch | None":
-        """All units together; None when they need a look at the tails first.
-
-        That is so for messages, whose version is not known before, for an append of nothing, whose
-        expectation no row would check, and for units that contradict each other.
-        """
-        batch, ends = cls(), dict[str, Tail]()
-        for unit in units:
-            if unit.posts:
-                return None
-            for append in unit.appends:
-                end = ends.get(append.stream)
-                if not append.rows or append.stream.endswith(INBOX):
-                    return None
-                if end is None:
-                    batch.heads.append((append.stream, append.expected, append.after))
-                elif end.version != append.expected or (append.after and append.after != end.hash):
-                    return None
-                ends[append.stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
-            batch.add(unit, ())
-        return batch
-
-    def add(self, unit: Unit, posted: Sequence[Row]) -> None:
-        """The rows of one more unit."""
-        for append in unit.appends:
-            self.rows += append.rows
-        self.rows += posted
-        for work in unit.works:
-            self.works[work.run_id] = work
-        self.blobs.update(unit.blobs)
-
-    def parameters(self) -> dict[str, Any]:
-        """Arrays by name; rows of `work` in the order in which everybody locks them."""
-        rows, works = self.rows, [self.works[run_id] for run_id in sorted(self.works)]
-        return {
-            "size": len(rows),
-            "streams": _texts([row.stream for row in rows]),
-            "versions": [row.version for row in rows],
-            "tags": [row.tag for row in rows],
-            "states": [row.state for row in rows],
-            "hashes": [row.hash for row in rows],
-            "heads": _texts([stream for stream, _, _ in self.heads]),
-            "expected": [expected for _, expected, _ in self.heads],
-            "after": [after for _, _, after in self.heads],
-            "runs": _texts([work.run_id for work in works]),
-            "workflows": [work.workflow for work in works],
-            "pins": [work.version for work in works],
-            "conditions": [work.state for work in works],
-            "dues": [work.due_at for work in works],
-            "seen": [work.seen for work in works],
-            "generations": [work.generation for work in works],
-            "statuses": [work.status for work in works],
-            "digests": list(self.blobs),
-            "contents": list(self.blobs.values()),
-        }
-
-
-def _text(name: str) -> str:
-    """The name as text that PostgreSQL can keep: it has no NUL."""
-    if "\0" in name or "\\" in name:
-        return name.replace("\\", "\\\\").replace("\0", "\\0")
-    return name
-
-
-def _texts(names: Sequence[str]) -> list[str]:
-    return [_text(name) for name in names]
-
-
-def _name(text: str) -> str:
-    """The name that `_text` made this text of."""
-    if "\\" not in text:
-        return text
-    return text.replace("\\\\", "\1\\").replace("\\0", "\0").replace("\1\\", "\\")
-
-
-def _stream(originator_id: UUID | str) -> str:
-    return originator_id.hex if isinstance(originator_id, UUID) else originator_id

@@ -46,7 +46,9 @@ def decode_event(tag: str, state: bytes, where: object = "?") -> Event:
             return event
         return _upcast(tag, state, where)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise StoreCorrupt(f"event {tag!r} at {_place(where)} does not fit its type: {error}") from error
+        raise StoreCorrupt(
+            f"event {tag!r} at {_place(where)} does not fit its type: {error}; restore a backup"
+        ) from error
 
 
 def look_at_event(tag: str, state: bytes, where: object = "?") -> Event | Unknown:

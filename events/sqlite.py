@@ -2,10 +2,9 @@
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,16 +14,15 @@ from msgspec.json import encode
 from msgspec.structs import astuple
 
 from .admission import admit
-from .blobs import checked
-from .errors import StoreError
-from .hold import Hold, Holder, holder_of
-from .sqlite_file import ERRORS, QUERIES, Datastore, File
+from .errors import AppendRefused, StoreError
+from .hold import Hold
+from .sqlite_file import QUERIES
+from .sqlite_library import Datastore
+from .sqlite_reader import SQLiteReader
 from .store import Refusal, Unit
 from .stream import GENESIS, INBOX, Row, Tail, row_hash
 from .work import Work
 
-_row = partial(tuple.__new__, Row)
-"""`Row._make` without its Python frame: a third of its price, three rows a step."""
 _APPEND = QUERIES["append"]
 _TAIL = QUERIES["tail"]
 _TAILS = QUERIES["tails"]
@@ -36,10 +34,9 @@ _ADD_BLOB = QUERIES["add_blob"]
 _CHUNK = 32
 _APPEND_CHUNK = _APPEND + ", (?, ?, ?, ?, ?)" * (_CHUNK - 1)
 """Many rows in one statement: 2.7 µs a row instead of 4.0, mostly for AUTOINCREMENT's bookkeeping."""
-_EVERYTHING = 2**62
 
 
-class SQLiteStore(SQLiteApplicationRecorder):
+class SQLiteStore(SQLiteReader, SQLiteApplicationRecorder):
     """A `Store` in one file (see `events/store.py` for what each method promises).
 
     Any number of processes may read it, and append in their turn; one at a time executes (`hold`).
@@ -47,18 +44,11 @@ class SQLiteStore(SQLiteApplicationRecorder):
     or another `StoreError`. `create=False` refuses to make a new file.
     """
 
-    file_class: type[File] = File
-
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
-        self.path = Path(path).absolute()
-        self.url = f"sqlite:///{self.path}"
-        self._file = self.file_class(self.path, create=create)
-        self._hold = Hold(Path(f"{self.path}.lock"))
-        self._seen: dict[str, tuple[sqlite3.Connection, int]] = {}
-        self._poller: sqlite3.Connection | None = None
-        super().__init__(Datastore(self._file))
+        SQLiteReader.__init__(self, path, create=create)
+        self._hold = Hold(self.lock_path)
+        SQLiteApplicationRecorder.__init__(self, Datastore(self._file))
         self.insert_events_statement = _APPEND
-        self.changed()
 
     # ---- writing
 
@@ -79,6 +69,15 @@ class SQLiteStore(SQLiteApplicationRecorder):
                     raise file.typed(error, "write") from error
                 raise
         return refusals
+
+    def commit_all(self, units: Iterable[Unit]) -> None:
+        """Store all units or nothing; see `Store.commit_all`. What does not fit into the page cache waits
+        in the write-ahead log."""
+        with self._file.writing() as connection:
+            for unit in units:
+                for refusal in _write(connection, (unit,)):
+                    if refusal is not None:
+                        raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
 
     def _insert_events(
         self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **_: Any
@@ -101,105 +100,13 @@ class SQLiteStore(SQLiteApplicationRecorder):
     def create_table(self) -> None:
         """Nothing to do: opening has made the tables."""
 
-    # ---- reading
-
-    def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        file = self._file
-        try:
-            connection = file.reader()
-            try:
-                return connection.execute(QUERIES[query], parameters).fetchall()
-            finally:
-                file.put_back(connection)
-        except ERRORS as error:
-            raise file.typed(error, "read") from error
-
-    def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
-        """Rows of one stream with version > `after`, in order."""
-        limit = _EVERYTHING if limit is None else limit
-        return list(map(_row, self._rows("read", (stream, after, limit))))
-
-    def tail(self, stream: str) -> Tail:
-        """Last version and hash of a stream."""
-        found = self._rows("tail", (stream,))
-        return Tail(*found[0]) if found else Tail()
-
-    def blob(self, digest: str) -> bytes:
-        """A content by its digest."""
-        found = self._rows("blob", (digest,))
-        return checked(digest, found[0][0] if found else None, str(self.path))
-
-    def blobs(self, after: str = "", limit: int = 1000) -> list[str]:
-        """Digests of all contents, greater than `after`, in order."""
-        return [digest for (digest,) in self._rows("blobs", (after, limit))]
-
-    def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
-        """Rows of all streams with position > `after`, in the order of commit."""
-        return list(map(_row, self._rows("scan", (after, limit))))
-
-    def position(self) -> int:
-        """Position of the last row."""
-        found = self._rows("position")
-        return int(found[0][0]) if found else 0
-
     # ---- the dispatch table
-
-    def work(self, run_id: str) -> Work | None:
-        """The run's row of `work`."""
-        found = self._rows("work", (run_id,))
-        return Work(*found[0]) if found else None
-
-    def due(self, now: float, limit: int = 1000) -> list[str]:
-        """Runs that want attention: due ones first, then those with mail."""
-        found = dict.fromkeys(run_id for (run_id,) in self._rows("due", (now, limit)))
-        if len(found) < limit:
-            found.update(dict.fromkeys(run_id for (run_id,) in self._rows("mail", (limit,))))
-        return list(found)[:limit]
-
-    def running(self, after: str = "", limit: int = 1000) -> list[str]:
-        """Ids of runs in state `running` greater than `after`."""
-        return [run_id for (run_id,) in self._rows("running", (after, limit))]
-
-    def next_due(self, now: float) -> float | None:
-        """The earliest `due_at` later than `now`."""
-        found: float | None = self._rows("next_due", (now,))[0][0]
-        return found
-
-    def all_work(self) -> list[tuple[Work, int]]:
-        """The whole `work` table with `mail`."""
-        return [(Work(*columns), mail) for *columns, mail in self._rows("all_work")]
 
     def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
         """Replace the whole `work` table."""
         with self._file.writing() as connection:
             connection.execute(QUERIES["clear_work"])
             connection.executemany(QUERIES["insert_work"], [(*astuple(work), mail) for work, mail in rows])
-
-    def changed(self) -> bool:
-        """Whether anybody else has committed since the last call.
-
-        The writer tells exactly: SQLite does not count a connection's own commits. While a thread
-        commits with it a reader is asked, and our own commits may then count, too.
-        """
-        file = self._file
-        try:
-            if file.lock.acquire(blocking=False):
-                try:
-                    return self._moved("writer", file.writer())
-                finally:
-                    file.lock.release()
-            if self._poller is None:
-                self._poller = file.reader()
-            return self._moved("reader", self._poller)
-        except ERRORS as error:
-            raise file.typed(error, "read") from error
-
-    def _moved(self, who: str, connection: sqlite3.Connection) -> bool:
-        """Whether `data_version` differs from last time; a new connection counts anew, so it moved, too."""
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        now, before = (connection, version), self._seen.get(who)
-        self._seen[who] = now
-        return now != before
 
     # ---- owning
 
@@ -211,10 +118,6 @@ class SQLiteStore(SQLiteApplicationRecorder):
         """Whether this object is still the executor: nobody has taken the lock file away."""
         return self._hold.held
 
-    def holder(self) -> Holder | None:
-        """Who executes this file now, whichever process that is; None: nobody."""
-        return holder_of(self._hold.path)
-
     def release(self) -> None:
         """Stop being the executor."""
         self._hold.release()
@@ -222,10 +125,7 @@ class SQLiteStore(SQLiteApplicationRecorder):
     def close(self) -> None:
         """Release and close everything."""
         self.release()
-        if self._poller is not None:
-            self._poller.close()
-            self._poller = None
-        self._file.close()
+        super().close()
 
 
 def _write(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[Refusal | None]:

@@ -9,13 +9,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import quote
 
-from eventsourcing.sqlite import SQLiteConnection, SQLiteCursor, SQLiteDatastore, SQLiteTransaction
-
 from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from .store import SCHEMA_VERSION
 
 APPLICATION_ID = 0x5246_4C44
 """`RFLD`: at byte 68 of every Refold file, so that `file` and others can tell what it is."""
-SCHEMA_VERSION = 3
 BUSY_S = 5.0
 """How long to wait for another process that writes, before `StoreBusy`."""
 CACHED_STATEMENTS = 128
@@ -81,7 +79,7 @@ class File:
         if self._pid != os.getpid():
             raise StoreError(f"{self.path} was opened before this process was forked; open it again here")
         if self._closed:
-            raise StoreError(f"{self.path} is closed")
+            raise StoreError(f"{self.path} is closed: open it again")
         if self._writer is None:
             self._writer = self._connect()
         return self._writer
@@ -135,7 +133,7 @@ class File:
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         if self._closed:
-            raise StoreError(f"{self.path} is closed")
+            raise StoreError(f"{self.path} is closed: open it again")
         connection = sqlite3.connect(
             self._database,
             timeout=BUSY_S,
@@ -285,7 +283,7 @@ class File:
             )
         if code == sqlite3.SQLITE_CANTOPEN:
             return StoreError(f"{what}; does its folder exist, and may this user write there?")
-        return StoreError(what)
+        return StoreError(f"{what}; look at the disk, and at the file with `refold verify`")
 
     def _was_ours(self) -> bool:
         """Whether a file that SQLite does not recognise still carries our mark."""
@@ -297,46 +295,3 @@ class File:
 def _code(error: Exception) -> int:
     """SQLite's primary error code, 0 when the error is not SQLite's."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-class _LibraryConnection(SQLiteConnection):
-    """What the library's own methods run on: one of our connections, for one transaction."""
-
-    @contextmanager
-    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
-        with _LibraryTransaction(self, commit=commit) as cursor, cursor:
-            yield cursor
-
-    def cursor(self) -> SQLiteCursor:
-        cursor = self._sqlite_conn.cursor()
-        cursor.row_factory = sqlite3.Row
-        return SQLiteCursor(cursor)
-
-
-class _LibraryTransaction(SQLiteTransaction):
-    """IMMEDIATE: a deferred transaction that begins to write can fail at once, whatever the timeout."""
-
-    def __enter__(self) -> SQLiteCursor:
-        cursor = self.connection.cursor()
-        cursor.execute("BEGIN IMMEDIATE" if self.commit else "BEGIN")
-        return cursor
-
-
-class Datastore(SQLiteDatastore):
-    """The library's view of a `File`; its pool stays empty."""
-
-    def __init__(self, file: File) -> None:
-        super().__init__(str(file.path), originator_id_type="text")
-        self.file = file
-
-    @contextmanager
-    def get_connection(self, *, commit: bool) -> Iterator[SQLiteConnection]:
-        if commit:
-            with self.file.lock:
-                yield _LibraryConnection(self.file.writer(), None)
-        else:
-            connection = self.file.reader()
-            try:
-                yield _LibraryConnection(connection, None)
-            finally:
-                self.file.put_back(connection)

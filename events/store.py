@@ -4,13 +4,16 @@ SQLite and memory implement it; `refold.testing.StoreConformance` is the suite a
 All methods are synchronous and thread-safe; `commit` is called by one thread at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from .stream import Row, Tail
 from .work import Work
+
+SCHEMA_VERSION = 3
+"""Of the tables in a SQLite file."""
 
 
 class Append(Struct, frozen=True):
@@ -60,18 +63,10 @@ class Refusal(Struct, frozen=True):
     found: int
 
 
-class Store(Protocol):
-    """A log of streams with its dispatch table."""
+class Reading(Protocol):
+    """What can be asked of a log of streams and its dispatch table."""
 
     url: str
-
-    def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
-        """Store the units in one durable transaction, in order; a refused one does not hurt the others.
-
-        Returns for each unit None (stored) or why it was refused. Raises a `StoreError` when
-        nothing was stored, or when that is not known; the log then asks `read` what happened.
-        """
-        ...
 
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order; at most `limit`."""
@@ -120,12 +115,37 @@ class Store(Protocol):
         """Whether anybody else has committed since the last time this was asked; cheap."""
         ...
 
-    def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
-        """Replace the whole `work` table by these rows (with their `mail`)."""
-        ...
-
     def all_work(self) -> list[tuple[Work, int]]:
         """The whole `work` table with `mail`, by run id."""
+        ...
+
+    def close(self) -> None:
+        """Close everything; who executes it, lets go first. Idempotent."""
+        ...
+
+
+class Store(Reading, Protocol):
+    """A log of streams with its dispatch table."""
+
+    def commit(self, units: Sequence[Unit]) -> list[Refusal | None]:
+        """Store the units in one durable transaction, in order; a refused one does not hurt the others.
+
+        Returns for each unit None (stored) or why it was refused. Raises a `StoreError` when
+        nothing was stored, or when that is not known; the log then asks `read` what happened.
+        """
+        ...
+
+    def commit_all(self, units: Iterable[Unit]) -> None:
+        """Store the units in one durable transaction, in order, as they come: all of them or nothing.
+
+        They are not held in memory together: this is how a whole log comes in. Whoever makes them may read
+        the store meanwhile and sees nothing of them yet. What making them raises is raised here, and
+        nothing was stored; `AppendRefused` when one of them is refused.
+        """
+        ...
+
+    def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
+        """Replace the whole `work` table by these rows (with their `mail`)."""
         ...
 
     def hold(self, owner: str) -> None:
@@ -138,8 +158,4 @@ class Store(Protocol):
 
     def release(self) -> None:
         """Stop being the executor. Idempotent."""
-        ...
-
-    def close(self) -> None:
-        """Release and close everything. Idempotent."""
         ...

@@ -78,11 +78,13 @@ def check_chain(rows: Sequence[Row], tail: Tail = Tail()) -> Tail:  # noqa: B008
     for row in rows:
         version += 1
         if row.version != version:
-            raise StoreCorrupt(f"stream {row.stream!r}: version {version} is missing (found {row.version})")
+            raise StoreCorrupt(
+                f"stream {row.stream!r}: version {version} is missing, found {row.version}; restore a backup"
+            )
         if row_hash(previous, row.stream, version, row.tag, row.state) != row.hash:
             raise StoreCorrupt(
                 f"stream {row.stream!r} version {version} ({row.tag}, position {row.position}) "
-                "does not match its hash: the row, or the one before it, was changed"
+                "does not match its hash: the row, or the one before it, was changed; restore a backup"
             )
         previous = row.hash
     return Tail(version, previous)

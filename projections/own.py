@@ -1,6 +1,7 @@
 """A run folded from its own stream, without any table: so that a caller reads its own writes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..events.stream import Row as Entry
 from .batch import Reader, fold_fast, routes
@@ -15,7 +16,7 @@ def fold_run(rows: Iterable[Entry]) -> Record:
 
     Raises ValueError when there are none.
     """
-    found = _fold(RUNS, rows)
+    found = records(RUNS, fold_rows(rows, RUNS)[0])
     if not found:
         raise ValueError("a run without events has no status")
     return found[0]
@@ -23,12 +24,25 @@ def fold_run(rows: Iterable[Entry]) -> Record:
 
 def fold_steps(rows: Iterable[Entry]) -> list[Record]:
     """The rows of `steps` that these events of one run come to, as `queries.list_steps` would give them."""
-    found = [row for row in _fold(STEPS, rows) if not row["rewound"]]
+    return step_records(fold_rows(rows, STEPS)[0])
+
+
+def step_records(rows: Iterable[Any]) -> list[Record]:
+    """Rows of `steps` as `queries.list_steps` would give them."""
+    found = [row for row in records(STEPS, rows) if not row["rewound"]]
     return sorted(found, key=lambda row: (row["step"], row["superseded"] == 0, row["superseded"]))
 
 
-def _fold(projection: Projection, rows: Iterable[Entry]) -> list[Record]:
-    reader = Reader(projection, lambda key: None, lambda first: ())
-    fold_fast(rows, [reader], routes([reader]))
-    columns = projection.table.columns
-    return [record(columns, values) for _, values in reader.changes() if values is not None]
+def records(projection: Projection, rows: Iterable[Any]) -> list[Record]:
+    """Rows of a projection as dicts."""
+    columns, dump = projection.table.columns, projection.table.dump
+    return [record(columns, dump(row)) for row in rows]
+
+
+def fold_rows(rows: Iterable[Entry], *projections: Projection) -> list[Sequence[Any]]:
+    """For each of the projections its rows, as it folds them: in one pass, each event decoded once."""
+    readers = [Reader(projection, lambda key: None, lambda first: ()) for projection in projections]
+    fold_fast(rows, readers, routes(readers))
+    return [
+        [row for row in (reader.rows[key] for key in reader.dirty) if row is not None] for reader in readers
+    ]

@@ -5,7 +5,7 @@ all that the filters allow, the one with the fewest rows, counted up to a bound.
 order of the list, so a page costs its 50 rows and those that other filters leave out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
 from typing import Any
@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from ..events.errors import ValueRefused
+from .asked import moment_asked, one_of, page_size, some_of
 from .attributes import RUN_ATTRIBUTES
-from .reading import utc
 from .records import Record, record, tables
 from .runs import RUNS
+from .status import Attention, RunStatus
 from .views import Views
 
 PROBE = 2_000
@@ -28,6 +29,10 @@ LIST_COLUMNS = tuple(
 """What a list of runs shows: all but the columns that may be large."""
 _SHOWN = [c for c in RUNS.table.columns if c.name in LIST_COLUMNS]
 _SELECT = ", ".join(f"runs.{name}" for name in LIST_COLUMNS)
+
+
+BLOCKED_TYPES = ("approval", "input", "event", "child", "timer", "retry", "in_doubt", "paused")
+"""Types of `runs.blocked_on`."""
 
 
 class Page(Struct, frozen=True):
@@ -61,7 +66,7 @@ class Source(Struct, frozen=True):
 def list_runs(
     views: Views,
     *,
-    status: str | None = None,
+    status: str | Collection[str] | None = None,
     attention: str | None = None,
     workflow: str | None = None,
     version: str | None = None,
@@ -78,40 +83,45 @@ def list_runs(
     """Runs, those started last first.
 
     Args:
+        status: one, or several.
         attention: one of its words, or `any` for all runs that need it.
         blocked_on: a type of `runs.blocked_on`: `approval`, `event`, `child`, `timer` …
         parent: its children.
         root: all runs of a family, the one at the top included.
         attributes: labels that the run has, each with this value.
-        started_after, started_before: moments, or times as in `runs.started_at`; the first is included.
+        started_after, started_before: moments, or ISO 8601 texts (UTC when they name no zone); the first is
+            included.
         dismissed: True: only those that were dismissed; None: these too.
         cursor: of the page before.
 
-    Raises `ValueRefused` for a cursor that did not come from here.
+    Raises `ValueRefused` for a word that no run has, a limit below 1, a time that is none, and a cursor that
+    did not come from here.
     """
+    statuses = some_of("status", status, RunStatus)
+    one_of("attention", attention, ("any", *Attention))
+    one_of("blocked_on", blocked_on, BLOCKED_TYPES)
+    page_size(limit)
+    since, until = (
+        moment_asked("started_after", started_after), moment_asked("started_before", started_before)
+    )  # fmt: skip
     if not {RUNS.table.name, RUN_ATTRIBUTES.table.name} <= tables(views):
         return Page([], None)
     given = {
-        "status": status, "attention": attention, "workflow": workflow, "version": version,
+        "attention": attention, "workflow": workflow, "version": version,
         "blocked_type": blocked_on, "parent_id": parent, "root_id": root,
     }  # fmt: skip
     equal = {name: value for name, value in given.items() if value is not None}
-    where, parameters = _conditions(equal, dismissed)
+    where, parameters = _conditions(equal, statuses, dismissed)
     labels = [(key, msgspec.json.encode(value).decode()) for key, value in (attributes or {}).items()]
     for key, value in labels:
         where.append(_HAS_LABEL)
         parameters += [key, value]
-    since = _time(started_after)
-    for bound, word in ((since, ">="), (_time(started_before), "<")):
+    for bound, word in ((since, ">="), (until, "<")):
         if bound is not None:
             where.append(f"runs.started_at {word} ?")
             parameters.append(bound)
-    sources = _choose(views, equal, labels, dismissed, cursor)
+    sources = _choose(views, equal, statuses, labels, dismissed, cursor)
     return _page(views, sources, where, parameters, since, limit, cursor)
-
-
-def _time(moment: str | datetime | None) -> str | None:
-    return utc(moment.isoformat(timespec="microseconds")) if isinstance(moment, datetime) else moment
 
 
 _HAS_LABEL = (
@@ -119,9 +129,13 @@ _HAS_LABEL = (
 )
 
 
-def _conditions(equal: Mapping[str, str], dismissed: bool | None) -> tuple[list[str], list[Any]]:
+def _conditions(
+    equal: Mapping[str, str], statuses: Sequence[str], dismissed: bool | None
+) -> tuple[list[str], list[Any]]:
     where = [] if dismissed is None else [f"runs.dismissed {'<>' if dismissed else '='} 0"]
-    parameters: list[Any] = []
+    parameters: list[Any] = [*statuses]
+    if statuses:
+        where.append(f"runs.status IN ({', '.join('?' * len(statuses))})")
     for name, value in equal.items():
         if (name, value) == ("attention", "any"):
             where.append("runs.attention <> 'none'")
@@ -135,15 +149,15 @@ def _conditions(equal: Mapping[str, str], dismissed: bool | None) -> tuple[list[
 
 
 def _choose(
-    views: Views, equal: Mapping[str, str], labels: Sequence[tuple[str, str]], dismissed: bool | None,
-    cursor: str | None,
+    views: Views, equal: Mapping[str, str], statuses: Sequence[str], labels: Sequence[tuple[str, str]],
+    dismissed: bool | None, cursor: str | None,
 ) -> Sequence[Source]:  # fmt: skip
     if cursor is not None and cursor.startswith("@"):
         place = cursor[1:].partition("/")[0]
         if not place.isdecimal() or int(place) >= len(labels):
             raise ValueRefused(f"{cursor!r} is of another list: ask with the filters of the page before")
         return (_of_label(int(place), *labels[int(place)]),)
-    ways = list(_ways(views, equal, dismissed))
+    ways = list(_ways(views, equal, statuses, dismissed))
     if cursor is None:
         ways += [(_of_label(place, *label),) for place, label in enumerate(labels)]
     if not ways:
@@ -161,7 +175,9 @@ def _all(dismissed: bool | None) -> Sequence[Source]:
     return (listed, hidden) if dismissed is None else (hidden,) if dismissed else (listed,)
 
 
-def _ways(views: Views, equal: Mapping[str, str], dismissed: bool | None) -> Iterable[Sequence[Source]]:
+def _ways(
+    views: Views, equal: Mapping[str, str], statuses: Sequence[str], dismissed: bool | None
+) -> Iterable[Sequence[Source]]:
     """Each a set of sources that has all the runs asked for."""
     if "attention" in equal and equal["attention"] != "none":
         every = ("runs.attention <> 'none'",)
@@ -183,8 +199,9 @@ def _ways(views: Views, equal: Mapping[str, str], dismissed: bool | None) -> Ite
         )
     if dismissed is not False:
         return  # the others leave out what was dismissed
-    if "status" in equal:
-        yield (Source("runs_2", ("runs.dismissed = 0", "runs.status = ?"), (equal["status"],)),)
+    if statuses:
+        exact_status = ("runs.dismissed = 0", "runs.status = ?")
+        yield [Source("runs_2", exact_status, (status,)) for status in statuses]
     if "workflow" in equal:
         versions = [equal["version"]] if "version" in equal else _versions(views, equal["workflow"])
         exact = ("runs.dismissed = 0", "runs.workflow = ?", "runs.version = ?")

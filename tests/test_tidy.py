@@ -37,6 +37,8 @@ LONG_FUNCTIONS: dict[str, int] = {}
 LAZY = {
     "events/open.py: .memory": "a store's recorders cost 0.1 s; `import refold` should not pay for them",
     "events/open.py: .sqlite": "the same",
+    "events/open.py: .sqlite_reader": "the same: sqlite3 alone is 20 ms",
+    "engine/engine.py: .exporting": "22 ms for four formats, and only an export needs them",
     "engine/closing.py: anyio": "0.1 s, and only a shutdown needs it",
     "jsonschema_rs": "35 ms, and only an answer to `wait_for_input` needs it",
     "argparse": "only the command line needs it, and the library must not pay for it",

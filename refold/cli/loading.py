@@ -30,6 +30,21 @@ def load_workflows(target: str) -> tuple[Workflow[Any, Any], list[Workflow[Any, 
     return _choose(place, name, module, found), found
 
 
+def load_files(places: list[str]) -> list[Workflow[Any, Any]]:
+    """Every workflow in these files (or modules), each once. Raises as `load_workflows`."""
+    every: list[Workflow[Any, Any]] = []
+    for place in places:
+        if ":" in place and not Path(place).is_file():
+            file = place.rpartition(":")[0]
+            raise ConfigurationError(f"{place}: expected a file: a worker executes all workflows of {file}")
+        module = _load(place)
+        found = [value for value in vars(module).values() if isinstance(value, Workflow)]
+        if not found:
+            raise ConfigurationError(f"{place}: it has no workflows; decorate one with @workflow")
+        every += [flow for flow in dict.fromkeys(found) if flow not in every]
+    return every
+
+
 def _choose(place: str, name: str, module: ModuleType, found: list[Workflow[Any, Any]]) -> Workflow[Any, Any]:
     names = [key for key, value in vars(module).items() if isinstance(value, Workflow)]
     listed = ", ".join(f"{place}:{key}" for key in names) or "none; decorate one with @workflow"
@@ -70,7 +85,9 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigurationError(f"no file {path}; {FORM}")
     full = path.resolve()
-    name = full.stem if full.stem.isidentifier() and not _taken(full.stem) else "_refold_app"
+    name = (
+        full.stem if full.stem.isidentifier() and not _taken(full.stem) else f"_refold_app_{len(sys.modules)}"
+    )
     spec = importlib.util.spec_from_file_location(name, full)
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"{path} is not a Python file")

@@ -1,36 +1,12 @@
 """`refold signal` and `refold cancel`: messages to a run, durable when the command ends."""
 
 import argparse
-import asyncio
-import getpass
-from typing import Any
-
-import msgspec
 
 from ..engine.engine import Engine
-from ..events.errors import ConfigurationError, RunNotFound
-from .exits import OK
 from .screen import Screen
-from .stores import existing
-from .text import as_json, visible
+from .speaking import by, parse_json, principal, report, speak
 
-
-def principal() -> str:
-    """Who sits at this terminal, for the log."""
-    try:
-        return f"user:{getpass.getuser()}"
-    except (KeyError, OSError):  # no entry in the password database, as in many containers
-        return "user"
-
-
-def parse_json(text: str, what: str) -> Any:
-    """A JSON value from the command line. Raises `ConfigurationError` with a hint."""
-    try:
-        return msgspec.json.decode(text.encode(errors="surrogateescape"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(
-            f"{what}: not JSON: {error}; a text needs quotes of its own: '\"like this\"'"
-        ) from None
+__all__ = ["cancel", "parse_json", "principal", "signal"]
 
 
 def signal(args: argparse.Namespace, screen: Screen) -> int:
@@ -38,38 +14,19 @@ def signal(args: argparse.Namespace, screen: Screen) -> int:
     payload = parse_json(args.payload, "--payload") if args.payload is not None else None
 
     async def send(engine: Engine) -> None:
-        await engine.signal(args.run, args.name, payload, id=args.id, by=args.by or principal())
+        await engine.signal(args.run, args.name, payload, id=args.id, by=by(args))
 
-    _with_engine(args, send)
-    if args.json:
-        screen.raw(as_json({"run": args.run, "signal": args.name, "id": args.id, "stored": True}))
-    else:
-        screen.print(screen.mark(True), f" event {visible(args.name)} is stored for run {visible(args.run)}")
-    return OK
+    fate = speak(args, send)
+    words = f"event {args.name} is stored for run {fate.run_id}"
+    return report(args, screen, fate, words, {"signal": args.name, "id": args.id, "by": by(args)})
 
 
 def cancel(args: argparse.Namespace, screen: Screen) -> int:
     """`refold cancel RUN`."""
 
     async def send(engine: Engine) -> None:
-        await engine.cancel(args.run, args.reason, by=args.by or principal())
+        await engine.cancel(args.run, args.reason, by=by(args))
 
-    _with_engine(args, send)
-    if args.json:
-        screen.raw(as_json({"run": args.run, "cancel": "requested", "reason": args.reason}))
-    else:
-        screen.print(
-            screen.mark(True), f" run {visible(args.run)} is asked to stop; its handler may clean up first"
-        )
-    return OK
-
-
-def _with_engine(args: argparse.Namespace, send: Any) -> None:
-    async def act() -> None:
-        with existing(args.store) as store:
-            if "/" in args.run:
-                raise RunNotFound(args.run)
-            async with Engine(store, execute=False) as engine:
-                await send(engine)
-
-    asyncio.run(act())
+    fate = speak(args, send)
+    words = f"run {fate.run_id} is asked to stop; its handler may clean up first"
+    return report(args, screen, fate, words, {"cancel": "requested", "reason": args.reason, "by": by(args)})

@@ -1,15 +1,15 @@
 """Which store a command means, and opening it: reading commands never make one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..engine.engine import DEFAULT_STORE
-from ..engine.read_models import ReadModels
 from ..events.errors import ConfigurationError, StoreReadOnly
-from ..events.open import open_store
-from ..events.store import Store
+from ..events.hold import Holder
+from ..events.open import open_reader, open_store
+from ..events.store import Reading, Store
 from ..projections import queries
 from ..projections.core import CORE
 from ..projections.rebuild import open_runner
@@ -23,37 +23,54 @@ def store_url(given: str | None) -> str:
     return given or os.environ.get("REFOLD_STORE") or DEFAULT_STORE
 
 
-@contextmanager
-def existing(given: str | None) -> Iterator[Store]:
-    """A store that is there already. Raises a `StoreError` otherwise."""
+def _named(given: str | None) -> str:
     url = store_url(given)
     if url.startswith("memory://"):
         raise ConfigurationError(
             f"{url}: a store in memory ends with its process; there is nothing to look at"
         )
-    store = open_store(url, create=False)
+    return url
+
+
+@contextmanager
+def existing(given: str | None) -> Iterator[Store]:
+    """A store that is there already. Raises a `StoreError` otherwise."""
+    store = open_store(_named(given), create=False)
     try:
         yield store
     finally:
         store.close()
 
 
-def list_runs(store: Store, filters: dict[str, Any]) -> queries.Page:
+@contextmanager
+def looking(given: str | None) -> Iterator[Reading]:
+    """The same, only to read it: sooner open."""
+    store = open_reader(_named(given))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def list_runs(store: Reading, filters: dict[str, Any]) -> queries.Page:
     """A page of runs, from read models that are caught up first; without a file where none can be written."""
     try:
-        models = ReadModels(store)
+        views = Views.of(store.url)
     except StoreReadOnly:
         return _from_memory(store, filters)
     try:
-        models.catch_up()
-        return models.list_runs(**filters)
+        runner = open_runner(store, views, CORE)
+        if runner.position < store.position():  # else even the lock would be for nothing
+            while runner.catch_up(2_000):
+                pass
+        return queries.list_runs(views, **filters)
     except StoreReadOnly:
         return _from_memory(store, filters)
     finally:
-        models.close()
+        views.close()
 
 
-def _from_memory(store: Store, filters: dict[str, Any]) -> queries.Page:
+def _from_memory(store: Reading, filters: dict[str, Any]) -> queries.Page:
     views = Views(None)
     try:
         runner = open_runner(store, views, CORE)
@@ -62,3 +79,9 @@ def _from_memory(store: Store, filters: dict[str, Any]) -> queries.Page:
         return queries.list_runs(views, **filters)
     finally:
         views.close()
+
+
+def executor_of(store: Reading) -> Holder | None:
+    """The process that executes the store now; None: there is none. What it knows of itself may be empty."""
+    ask: Callable[[], Holder | None] = getattr(store, "holder", Holder)
+    return ask()

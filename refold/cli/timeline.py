@@ -1,83 +1,83 @@
-"""A run as text bars: a lane for each step, sleep and wait, over one axis of time."""
+"""A run as text bars: a lane for all that it did and waited for, over one axis of time."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ..projections.bars import KINDS, Axis, cells
 from ..projections.lanes import Lane, Mark
 from .screen import Screen
 from .text import Line, Span, clip, count, seconds, usd, visible
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+NAME_WIDTH = 28
+NOTE_WIDTH = 34
 
 GLYPHS = {
-    # kind: (glyph, ASCII glyph, style, what it means); the later ones cover the earlier ones in one cell
-    "wait": ("·", ".", "cyan", "waiting"),
-    "run": ("█", "#", "green", "running"),
-    "cancelled": ("░", "-", "dim", "given up"),
-    "failed": ("▓", "x", "red", "failed"),
-    "cut": ("▒", "!", "yellow", "cut off"),
+    # kind: (glyph, ASCII glyph, style)
+    "wait": ("·", ".", "cyan"),
+    "retry": ("╌", "~", "yellow"),
+    "paused": ("=", "=", "yellow"),
+    "child": ("▒", "%", "blue"),
+    "run": ("█", "#", "green"),
+    "undo": ("█", "u", "magenta"),
+    "cancelled": ("░", "-", "dim"),
+    "failed": ("▓", "x", "red"),
+    "cut": ("▒", "!", "yellow"),
 }
-_RANK = {kind: rank for rank, kind in enumerate(GLYPHS)}
-
-
-class Axis:
-    """From moments to cells."""
-
-    def __init__(self, start: datetime, end: datetime, width: int) -> None:
-        self.start, self.width = start, width
-        self.total_s = max((end - start).total_seconds(), 1e-6)
-
-    def cell(self, at: datetime) -> int:
-        """The cell of a moment."""
-        share = (at - self.start).total_seconds() / self.total_s
-        return min(max(int(share * self.width), 0), self.width - 1)
+_BAD = {"failed": "red", "timed_out": "red", "rejected": "red", "unknown": "yellow", "waiting": "cyan"}
 
 
 def draw(
     screen: Screen, rows: Sequence[Lane], start: datetime, end: datetime, marks: Sequence[Mark] = ()
 ) -> None:
     """Print the lanes with their bars from `start` to `end`, the marks pointed at, and a legend."""
-    named = [(_name(lane), _attempts(lane), seconds(_time(lane, end)), usd(lane.cost)) for lane in rows]
+    for line in lines(screen, rows, start, end, marks):
+        screen.print(line)
+
+
+def lines(
+    screen: Screen, rows: Sequence[Lane], start: datetime, end: datetime, marks: Sequence[Mark] = ()
+) -> list[Line]:
+    """The same, as lines to print."""
+    named = [(_name(lane), _came_to(lane), seconds(lane.seconds_until(end)), usd(lane.cost)) for lane in rows]
     header = ("step", "attempts", "time", "cost")
-    widths = [
-        max(len(header[i]), *(len(row[i]) for row in named)) if named else len(header[i]) for i in range(4)
-    ]
-    widths[0] = min(widths[0], 28)
+    widths = [max(len(header[i]), *(len(row[i]) for row in named), 0) for i in range(4)]
+    widths[0], widths[1] = min(widths[0], NAME_WIDTH), min(widths[1], NOTE_WIDTH)
     if not any(row[3] for row in named):
         widths[3] = 0
     left = sum(width + 2 for width in widths if width)
     axis = Axis(start, end, max(screen.width - left - 3, 10))
     pointed = sorted({axis.cell(mark.at): mark for mark in marks}.items())
-    screen.print("  ", _columns([(name, "dim") for name in header], widths), _scale(screen, axis, pointed))
+    top = _columns([(name, "dim") for name in header], widths)
+    found: list[Line] = [[("  ", ""), *top, *_scale(screen, axis, pointed)]]
     used: set[str] = set()
     for lane, texts in zip(rows, named, strict=True):
-        style = {"failed": "red", "timed_out": "red"}.get(lane.status, "")
-        spans = [(texts[0], style), (texts[1], "yellow" if lane.failed + lane.cut else "dim"), (texts[2], ""),
-                 (texts[3], "")]  # fmt: skip
-        bar = _bar(screen, lane, axis, end, [cell for cell, _ in pointed], used)
-        screen.print("  ", _columns(spans, widths), bar)
-    _legend(screen, used)
+        trouble = "yellow" if lane.failed + lane.cut else "" if lane.note else "dim"
+        spans = [(texts[0], _BAD.get(lane.status, "")), (texts[1], trouble), (texts[2], ""), (texts[3], "")]
+        kinds = cells(lane, axis, end)
+        used.update(kinds)
+        found.append([("  ", ""), *_columns(spans, widths), *_bar(screen, kinds, pointed)])
+    return found + _legend(screen, used)
 
 
 def _name(lane: Lane) -> str:
     name = visible(lane.name)
-    return f"{name} {TIMES}{lane.steps}" if lane.steps > 1 else name.removesuffix("#1")
+    indent = "  " * min(lane.depth, 3)
+    if lane.kind == "child" and lane.run_id:
+        name = visible(lane.run_id)
+    return indent + (f"{name} {TIMES}{lane.steps}" if lane.steps > 1 else name.removesuffix("#1"))
 
 
-def _time(lane: Lane, end: datetime) -> float:
-    """Seconds of all its attempts, those that still run included."""
-    open_since = [segment.start for segment in lane.segments if segment.end is None]
-    return lane.active_s + sum((end - start).total_seconds() for start in open_since)
-
-
-def _attempts(lane: Lane) -> str:
-    notes = [
-        f"{number} {word}" for number, word in ((lane.failed, "failed"), (lane.cut, "cut off")) if number
-    ]
-    if lane.kind != "step":
-        return ""
-    return f"{lane.attempts}" + (f" ({', '.join(notes)})" if notes else "")
+def _came_to(lane: Lane) -> str:
+    if lane.kind in ("step", "undo", "map") and not (lane.kind == "map" and lane.note):
+        pairs = ((lane.failed, "failed"), (lane.cut, "cut off"))
+        notes = [f"{number} {word}" for number, word in pairs if number]
+        notes += [visible(lane.note)] if lane.note else []
+        return f"{lane.attempts}" + (f" ({', '.join(notes)})" if notes else "")
+    if lane.kind == "child":
+        return f"{visible(lane.name)}: {visible(lane.note)}" if lane.note else ""
+    return visible(lane.note)
 
 
 def _columns(spans: Sequence[Span], widths: Sequence[int]) -> Line:
@@ -91,50 +91,46 @@ def _columns(spans: Sequence[Span], widths: Sequence[int]) -> Line:
 
 def _scale(screen: Screen, axis: Axis, pointed: Sequence[tuple[int, Mark]]) -> Line:
     """`0 s … 4.7 s` with the marks' labels where they fit."""
-    cells = [" "] * axis.width
+    found = [" "] * axis.width
     bold: set[int] = set()
     for cell, mark in pointed:
         arrow = "▼" if screen.unicode else "v"
         after, before = f"{arrow} {mark.label}", f"{mark.label} {arrow}"
         for label, at in ((after, cell), (before, cell - len(before) + 1), (arrow, cell)):
             free = at >= 0 and at + len(label) <= axis.width
-            if free and all(c == " " for c in cells[max(at - 1, 0) : at + len(label) + 1]):
-                cells[at : at + len(label)] = label
+            if free and all(c == " " for c in found[max(at - 1, 0) : at + len(label) + 1]):
+                found[at : at + len(label)] = label
                 bold.update(range(at, at + len(label)))
                 break
     end = seconds(axis.total_s)
     for text, at in (("0 s", 0), (end, axis.width - len(end))):
-        if all(c == " " for c in cells[max(at - 1, 0) : at + len(text) + 1]):
-            cells[at : at + len(text)] = text
-    return [(c, "bold yellow" if i in bold else "dim") for i, c in enumerate(cells)]
+        if all(c == " " for c in found[max(at - 1, 0) : at + len(text) + 1]):
+            found[at : at + len(text)] = text
+    return [(c, "bold yellow" if i in bold else "dim") for i, c in enumerate(found)]
 
 
-def _bar(
-    screen: Screen, lane: Lane, axis: Axis, end: datetime, pointed: Sequence[int], used: set[str]
-) -> Line:
-    cells: list[str] = [""] * axis.width
-    for segment in lane.segments:
-        used.add(segment.kind)
-        for i in range(axis.cell(segment.start), axis.cell(segment.end or end) + 1):
-            if not cells[i] or _RANK[segment.kind] > _RANK[cells[i]]:
-                cells[i] = segment.kind
+def _bar(screen: Screen, kinds: Sequence[str], pointed: Sequence[tuple[int, Mark]]) -> Line:
+    marked = {cell for cell, _ in pointed}
     line: Line = []
-    for i, kind in enumerate(cells):
+    for i, kind in enumerate(kinds):
         if kind:
-            glyph, plain, style, _ = GLYPHS[kind]
-            line.append((glyph if screen.unicode else plain, style))
+            glyph, plain, style = GLYPHS[kind]
+            piece = (glyph if screen.unicode else plain, style)
         else:
-            line.append((("┊" if screen.unicode else "|") if i in pointed else " ", "yellow"))
+            piece = (("┊" if screen.unicode else "|") if i in marked else " ", "yellow")
+        if line and line[-1][1] == piece[1]:
+            piece = (line.pop()[0] + piece[0], piece[1])
+        line.append(piece)
     return line
 
 
-def _legend(screen: Screen, used: set[str]) -> None:
+def _legend(screen: Screen, used: set[str]) -> list[Line]:
     line: Line = [("  ", "")]
-    for kind, (glyph, plain, style, meaning) in GLYPHS.items():
+    for kind, meaning in KINDS.items():
         if kind in used:
+            glyph, plain, style = GLYPHS[kind]
             line += [(glyph if screen.unicode else plain, style), (f" {meaning}   ", "dim")]
-    if used - {"run"}:
-        screen.print(line)
+    return [line] if used - {"run", ""} else []
 
 
 def summary(row: dict[str, Any]) -> str:

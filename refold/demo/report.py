@@ -11,11 +11,9 @@ from pathlib import Path
 from ..cli import timeline
 from ..cli.screen import Screen
 from ..cli.text import count, seconds, usd, visible
-from ..events.clock import moment
-from ..events.registry import look_at_event
 from ..events.store import Store
-from ..projections.lanes import Mark, claims, lanes_of
-from ..projections.own import fold_run, fold_steps
+from ..projections.lanes import Mark
+from ..projections.timelines import claims, timeline_of
 from .proofs import Evidence, Proof
 
 STORE = "demo.db"
@@ -65,8 +63,7 @@ def died(screen: Screen, pid: int, kill: Evidence) -> None:
 
 def revived(screen: Screen, pid: int, run_id: str, store: Store, killed_at: datetime) -> None:
     """When the second worker has gone on."""
-    events = [look_at_event(row.tag, row.state, row) for row in store.read(run_id)]
-    taken = claims(events)
+    taken = claims(store.read(run_id))
     after = f" {seconds((taken[-1].at - killed_at).total_seconds())} after the kill" if taken else ""
     took = ("took the run up from the log", "bold green")
     screen.print(f"  worker 2   pid {pid} ", took, f"{after}, and went on")
@@ -76,12 +73,9 @@ def finale(
     screen: Screen, store: Store, path: Path, run_id: str, killed_at: datetime, proofs: Sequence[Proof]
 ) -> None:
     """Timeline, proofs, and what to type next."""
-    rows = store.read(run_id)
-    run, steps = fold_run(rows), fold_steps(rows)
-    events = [look_at_event(row.tag, row.state, row) for row in rows]
-    start, end = moment(run["started_at"]), moment(run["ended_at"])
-    assert start is not None
-    assert end is not None
+    found = timeline_of(store.read(run_id))
+    run = found.record()
+    assert found.end is not None
     screen.print()
     result = run["result"] or {}
     verdict = "released" if result.get("released") else "not released, as you said"
@@ -91,7 +85,7 @@ def finale(
         timeline.summary(run), f"  {usd(run['cost_usd'])}",
     )  # fmt: skip
     screen.print()
-    timeline.draw(screen, lanes_of(steps, events), start, end, [Mark(killed_at, "kill -9")])
+    timeline.draw(screen, found.lanes, found.start, found.end, [Mark(killed_at, "kill -9")])
     screen.print()
     for proof in proofs:
         screen.print(

@@ -1,5 +1,21 @@
 """Tools for testing with Refold, and the conformance suite that any store must pass."""
 
+from .clock import VirtualClock
+from .engine import TestEngine
+from .mocks import Call, Mock, MockError
+from .passing import NothingHappens
+from .replay import Replayed, history_files, replay_history
 from .store import StoreConformance
 
-__all__ = ["StoreConformance"]
+__all__ = [
+    "Call",
+    "Mock",
+    "MockError",
+    "NothingHappens",
+    "Replayed",
+    "StoreConformance",
+    "TestEngine",
+    "VirtualClock",
+    "history_files",
+    "replay_history",
+]

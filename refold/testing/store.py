@@ -17,13 +17,14 @@ from ..events.errors import StoreBusy, StoreError
 from ..events.store import Append, Refusal, Store, Unit
 from ..events.stream import INBOX, Row, Tail, check_chain
 from ..events.work import Work
+from .arrivals import ArrivalsConformance
 from .contents import ContentsConformance
 from .mail import MailConformance
 from .samples import sample_append, sample_post, sample_rows, sample_work
 from .suite import close, error, in_threads, put
 
 
-class StoreConformance(MailConformance, ContentsConformance):
+class StoreConformance(MailConformance, ContentsConformance, ArrivalsConformance):
     """Subclass it under a name that begins with `Test` and say how a store is made."""
 
     # ---- streams

@@ -20,7 +20,6 @@ from pathlib import Path
 import anyio._backends._asyncio  # noqa: F401 - warm: every child would import it
 import msgspec
 
-import refold.engine.family
 import refold.engine.starting
 import refold.engine.worker
 from refold.engine import _compat
@@ -70,8 +69,7 @@ def executor(
 ) -> None:
     """One process: look at what the one before left, execute, and look again when nobody dies any more."""
     enter(scene)
-    for module in (refold.engine.starting, refold.engine.family):
-        module.new_seed = lambda: SEED  # type: ignore[attr-defined]
+    refold.engine.starting.new_seed = lambda clock=None: SEED  # type: ignore[attr-defined]
     refold.engine.worker.SWEEP_S = 0.01  # what other processes write is noticed at once
     refold.engine.worker.POLL_S = refold.engine.worker.IDLE_POLL_S = 0.004
     make = SyncedStore if case.synced else MortalStore

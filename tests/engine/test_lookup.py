@@ -1,6 +1,8 @@
 """`engine.runs` finds the runs of an engine and what belongs to them, and own read models stand beside."""
 
+import re
 from collections.abc import Sequence
+from datetime import timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -8,11 +10,12 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Struct
 
-from refold import Context, Engine, workflow
+from refold import Context, Engine, StepFailed, step, workflow
 from refold.engine.lookup import Runs
 from refold.events import types as t
-from refold.events.errors import ConfigurationError, RunNotFound
+from refold.events.errors import ConfigurationError, RunNotFound, ValueRefused
 from refold.projections.projection import Events, Key, Scope, Table, column, table
+from tests.engine.kit import of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -99,3 +102,99 @@ async def test_a_name_that_is_taken_is_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(ConfigurationError, match=f"cannot use the name '{name}'"):
         async with Engine(tmp_path / "x.db", projections=[clash]):
             pass
+
+
+@step
+async def charge(amount: int) -> str:
+    return f"receipt {amount}"
+
+
+@step
+async def refuse() -> None:
+    raise ValueError("no")
+
+
+@workflow
+async def below(ctx: Context) -> None:
+    for amount in (1, 2):
+        await charge(amount)
+    await ctx.wait_for_event("go")
+
+
+@workflow
+async def above(ctx: Context) -> None:
+    try:
+        await refuse()
+    except StepFailed:
+        await ctx.child(below)
+
+
+async def test_where_a_run_stands_and_what_came_of_its_steps(tmp_path: Path) -> None:
+    """B12."""
+    async with Engine(tmp_path / "x.db", workflows=[above, below]) as engine:
+        await engine.start(above, id="a")
+        await until(lambda: engine.runs.list(blocked_on="event").runs)
+        (child,) = engine.runs.children("a")
+        assert engine.runs.current(child["run_id"]) == {
+            "step": "charge#2", "status": "completed", "iteration": 1, "running": [],
+            "workflow_chain": ["above", "below"],
+        }  # fmt: skip
+        assert engine.runs.current("a")["step"] == "refuse#1"
+        first, second = engine.runs.summary(child["run_id"])
+        assert (first["id"], first["label"], first["status"]) == ("charge#1", "charge", "completed")
+        assert (second["result"], second["error"], second["attempts"]) == ("receipt 2", None, 1)
+        (failed,) = engine.runs.summary("a")
+        assert failed["status"] == "failed"
+        assert failed["error"] == {"type": "ValueError", "message": "no"}
+        for ask in (engine.runs.current, engine.runs.summary):
+            with pytest.raises(RunNotFound):
+                ask("nobody")
+
+
+async def test_several_statuses_are_one_question(tmp_path: Path) -> None:
+    async with Engine(tmp_path / "x.db", workflows=[waits, ends]) as engine:
+        await engine.start(waits, id="a")
+        await (await engine.start(ends, id="b")).result()
+        await engine.projections.wait()
+        both = engine.runs.list(status=["completed", "waiting"])
+        assert [run["run_id"] for run in both.runs] == ["b", "a"]
+        one = engine.runs.list(status=["completed", "waiting"], limit=1)
+        assert one.cursor is not None
+        rest = engine.runs.list(status=["completed", "waiting"], limit=1, cursor=one.cursor)
+        assert [run["run_id"] for run in rest.runs] == ["a"]
+        assert engine.runs.list(status=["failed", "cancelled"]).runs == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"status": "runing"}, "status: there is no 'runing'; there are pending, running, waiting"),
+        ({"status": ["failed", "lost"]}, "status: there is no 'lost'"),
+        ({"status": []}, "status: none is asked for"),
+        ({"attention": "all"}, "attention: there is no 'all'; there are any, none, retrying"),
+        ({"blocked_on": "gate"}, "blocked_on: there is no 'gate'; there are approval, input, event"),
+        ({"limit": 0}, "limit: expected a whole number from 1, got 0"),
+        ({"started_after": "yesterday"}, "started_after: 'yesterday' is no time"),
+    ],
+)
+async def test_what_no_run_can_have_is_refused(wanted: dict[str, Any], said: str) -> None:
+    async with Engine("memory://") as engine:
+        with pytest.raises(ValueRefused, match=re.escape(said)):
+            engine.runs.list(**wanted)
+
+
+async def test_times_are_compared_as_moments(tmp_path: Path) -> None:
+    async with Engine(tmp_path / "x.db", workflows=[ends]) as engine:
+        handle = await engine.start(ends, id="a")
+        await handle.result()
+        await engine.projections.wait()
+        (begin, *_) = of(handle, t.RunStarted)
+        at = begin.at
+        later = at.astimezone(timezone(timedelta(hours=9))) + timedelta(microseconds=1)
+        for moment, expected in ((at, ["a"]), (later, [])):
+            for form in (moment, moment.isoformat()):
+                found = engine.runs.list(started_after=form).runs
+                assert [run["run_id"] for run in found] == expected
+        naive = at.replace(tzinfo=None).isoformat()
+        assert len(engine.runs.list(started_after=naive).runs) == 1
+        assert engine.runs.list(started_before=naive).runs == []

@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[Callable[[Context], Any], str]] = {
     "a limit that is no number": (lambda ctx: ctx.map(double, [1], limit=True), "limit=True"),
     "a policy nobody knows": (lambda ctx: ctx.map(double, [1], on_error="x"), "expected 'fail' or"),  # type: ignore[arg-type]
     "what cannot be called": (lambda ctx: ctx.map(3, [1]), "expects a step, a workflow or a function"),
-    "what has no items": (lambda ctx: ctx.map(double, 3), "not iterable"),  # type: ignore[arg-type]
+    "what has no items": (lambda ctx: ctx.map(double, 3), "expected a list"),  # type: ignore[arg-type]
     "an item without a JSON form": (
         lambda ctx: ctx.map(double, [1, object()]),
         r"\$\[1\]; return plain|JSON",

@@ -1,16 +1,16 @@
 """Runs whose log is on a PostgreSQL server: the whole path, with a worker that is killed."""
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from refold import Context, Engine, StoreError, step, workflow
 from refold.events.open import open_store
-from refold.events.transfer import export_lines, import_lines
-from tests.engine.kit import until, waiting
+from refold.events.transfer import export_log, import_log
+from tests.engine.kit import waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ async def numbers(ctx: Context) -> list[int]:
 async def main() -> None:
     async with Engine(url, workflows=[numbers]) as engine:
         handle = await engine.start(numbers, id="run")
-        print(await handle.result(), engine.runs.get("run")["status"])
+        print(await handle.result(), handle.status()["status"])
 
 anyio.run(main)
 """
@@ -106,7 +106,7 @@ async def test_open_runs_move_from_a_file_to_a_server(postgres: str, tmp_path: P
         await engine.start(asks, id="run")
         await waiting(engine, "run")
     source, target = open_store(tmp_path / "log.db"), open_store(postgres)
-    import_lines(target, export_lines(source))
+    import_log(target, export_log(source))
     assert [row[:5] for row in target.read("run")] == [row[:5] for row in source.read("run")]
     source.close()
     target.close()
@@ -120,8 +120,6 @@ async def test_open_runs_move_from_a_file_to_a_server(postgres: str, tmp_path: P
 async def test_an_engine_outlives_a_server_that_cuts_all_connections(
     postgres: str, postgres_server: str
 ) -> None:
-    import psycopg
-
     async with Engine(postgres, workflows=[asks]) as engine:
         handle = await engine.start(asks, id="run")
         await waiting(engine, "run")
@@ -133,5 +131,3 @@ async def test_an_engine_outlives_a_server_that_cuts_all_connections(
         await handle.approve(by="ana")
         await handle.signal("word", "long")
         assert await handle.result(timeout=30) == 14
-    await asyncio.sleep(0)
-    await until(lambda: True)

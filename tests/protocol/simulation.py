@@ -259,7 +259,7 @@ def simulated(choices: Sequence[int] = ()) -> Iterator[SimLoop]:
         patch.setattr(worker_module, "monotonic", loop.time)
         patch.setattr(worker_module, "Watchdog", _NoWatchdog)
         patch.setattr(worker_module, "POLL_S", 0.1)
-        patch.setattr(starting_module, "new_seed", lambda: next(seeds))
+        patch.setattr(starting_module, "new_seed", lambda clock: next(seeds))
         patch.setattr(engine_module, "new_owner", lambda: f"owner-{next(owners)}-{PROCESS.get()}")
         asyncio.set_event_loop(loop)
         try:

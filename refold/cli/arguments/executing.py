@@ -1,8 +1,8 @@
-"""Arguments of the commands that execute workflows: `demo`, `run`."""
+"""Arguments of the commands that execute workflows: `demo`, `run`, `worker`."""
 
 from typing import Any
 
-from .frame import add
+from .frame import add, positive, span
 
 
 def _demo(commands: Any) -> None:
@@ -40,4 +40,26 @@ def _run(commands: Any) -> None:
     )
 
 
-COMMANDS = (_demo, _run)
+def _worker(commands: Any) -> None:
+    parser = add(
+        commands, "worker", ".worker:worker",
+        "execute all unfinished runs of a store, and those that other processes start, until Ctrl-C",
+        "  refold worker app.py\n  refold worker orders.py refunds.py --store shop.db --wait",
+    )  # fmt: skip
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE.py", help="files (or modules) whose workflows are executed"
+    )
+    parser.add_argument(
+        "--concurrency", type=positive, default=1_000, metavar="N",
+        help="how many runs may be busy at once (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--grace", type=span, default=10.0, metavar="SECONDS",
+        help="how long running steps may take to end when it is told to stop (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wait", action="store_true", help="when another process executes the store, wait until it is free"
+    )
+
+
+COMMANDS = (_demo, _run, _worker)

@@ -13,7 +13,7 @@ ATTENTIONS = ("any", "none", "retrying", "no_worker", "diverged", "missing_versi
 
 def _runs(commands: Any) -> None:
     parser = add(
-        commands, "runs", ".reading:runs", "list the runs of a store, those started last first",
+        commands, "runs", ".listing:runs", "list the runs of a store, those started last first",
         "  refold runs --status waiting\n  refold runs --attention any --json",
     )  # fmt: skip
     parser.add_argument("--status", choices=RUN_STATUSES, help="only these")
@@ -29,7 +29,7 @@ def _runs(commands: Any) -> None:
 
 def _show(commands: Any) -> None:
     parser = add(
-        commands, "show", ".reading:show",
+        commands, "show", ".showing:show",
         "show one run: status, steps with their attempts, waits, cost, timeline",
         "  refold show order-42\n  refold show order-42 --json | jq .run.status",
     )  # fmt: skip

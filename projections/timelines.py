@@ -1,0 +1,86 @@
+"""A run over time, folded from its own events: what every drawing of a run starts from."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ..events.clock import moment
+from ..events.stream import Row as Entry
+from . import lane_rows as rows_of
+from .fan_outs import FAN_OUTS
+from .gates import GATES
+from .lanes import MANY, Lane, Mark, in_order, merged
+from .own import fold_rows, records, step_records
+from .reading import RunClaimed
+from .records import Record
+from .runs import RUNS
+from .steps import STEPS
+from .timers import TIMERS
+from .waits import WAITS
+
+
+class Timeline(Struct, frozen=True):
+    """A run over time."""
+
+    run: Any
+    """Its row of `runs`, as the fold has it."""
+    attempts: Sequence[Any]
+    """Its rows of `steps`, the same way, without those that a rewind has taken back."""
+    lanes: list[Lane]
+    """By the time they begin."""
+    marks: list[Mark]
+    """When the second and every later owner took the run."""
+
+    @property
+    def start(self) -> datetime:
+        """When the run was started."""
+        return datetime.fromisoformat(self.run.started_at)
+
+    @property
+    def end(self) -> datetime | None:
+        """When it ended; None: it has not."""
+        return moment(self.run.ended_at)
+
+    def record(self) -> Record:
+        """Its row of `runs`, as queries give it."""
+        return records(RUNS, [self.run])[0]
+
+    def steps(self) -> list[Record]:
+        """Its rows of `steps`, as queries give them."""
+        return step_records(self.attempts)
+
+
+def timeline_of(rows: Sequence[Entry], *, full: bool = False) -> Timeline:
+    """The timeline of a run from the events of its stream.
+
+    When there are many lanes, those of one name share one, unless `full`: then every step and every item of
+    a map has its own. Raises ValueError when there are no events.
+    """
+    runs, steps, timers, waits, gates, maps = fold_rows(rows, RUNS, STEPS, TIMERS, WAITS, GATES, FAN_OUTS)
+    if not runs:
+        raise ValueError("a run without events has no timeline")
+    for row in maps:
+        FAN_OUTS.table.dump(row)  # which counts its items
+    attempts = [row for row in steps if not row.rewound]
+    attempts.sort(key=lambda row: (row.step, row.superseded == 0, row.superseded))
+    marks, ended_at = claims(rows), moment(runs[0].ended_at)
+    signs = rows_of.last_signs(rows, [mark.at for mark in marks])
+    children = rows_of.children(rows, ended_at)
+    lanes = [
+        *rows_of.steps_and_maps(attempts, maps, children, signs, full=full), *rows_of.sleeps(timers),
+        *rows_of.waits(waits), *rows_of.gates(gates), *rows_of.pauses(rows, ended_at),
+    ]  # fmt: skip
+    if not full and len(lanes) > MANY:
+        lanes = merged(lanes)
+    return Timeline(runs[0], attempts, in_order(lanes), marks)
+
+
+def claims(rows: Sequence[Entry]) -> list[Mark]:
+    """When the second and every later owner took the run."""
+    taken = [msgspec.json.decode(row.state, type=RunClaimed) for row in rows if row.tag == "run.claimed"]
+    return [
+        Mark(rows_of.time(claim.at), f"owner {claim.generation}") for claim in taken if claim.generation > 1
+    ]

@@ -1,0 +1,62 @@
+"""Values in words, for whatever draws or prints them: durations, money, counts, times."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from ..events.clock import moment
+
+
+def seconds(value: float | None) -> str:
+    """A duration with three significant digits or so.
+
+    >>> [seconds(s) for s in (0.00004, 0.0123, 1.5, 75, 3700, 200_000, None)]
+    ['0.04 ms', '12 ms', '1.50 s', '1 min 15 s', '1 h 1 min', '2 d 7 h', '']
+    """
+    if value is None:
+        return ""
+    if value < 0.001:
+        return f"{value * 1e3:.2f} ms"
+    if value < 0.9995:
+        return f"{value * 1e3:.0f} ms"
+    if value < 59.995:
+        return f"{value:.2f} s"
+    whole = round(value)
+    for size, unit, next_size, next_unit in (
+        (86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")
+    ):  # fmt: skip
+        if whole >= size:
+            rest = whole % size // next_size
+            return f"{whole // size} {unit}" + (f" {rest} {next_unit}" if rest else "")
+    return f"{whole} s"
+
+
+def usd(value: Decimal | str) -> str:
+    """Money, empty when nothing was spent.
+
+    >>> usd("0.01400"), usd("0"), usd("3")
+    ('$0.014', '', '$3.00')
+    """
+    amount = Decimal(value)
+    if not amount:
+        return ""
+    text = format(amount.normalize(), "f")
+    whole, _, fraction = text.partition(".")
+    return f"${whole}.{fraction:0<2}"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 run`, `2 runs`.
+
+    >>> count(1, "run"), count(0, "entry", "entries")
+    ('1 run', '0 entries')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def clock(at: datetime | str | None, *, micro: bool = False) -> str:
+    """A time in UTC: `2026-01-31 12:00:00`."""
+    found = moment(at)
+    if found is None:
+        return ""
+    text = f"{found:%Y-%m-%d %H:%M:%S}"
+    return f"{text}.{found.microsecond // 1000:03}" if micro else text

@@ -1,0 +1,52 @@
+"""Which runs of a store began, went on and ended, read from the log as it grows: for `refold worker`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..events import types as t
+from ..events.store import Store
+from ..events.stream import Row
+from .text import seconds
+
+PAGE = 1_000
+_TOLD = {t.RunClaimed.TAG, t.StepInDoubt.TAG, *(kind.TAG for kind in t.ENDS)}
+
+Item = tuple[str, str, dict[str, Any]]
+"""What happened, in a word; what people read about it; what programs read."""
+
+
+class News:
+    """Reads what was committed since the last look, or since it was made."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._position = store.position()
+
+    def read(self) -> Iterator[Item]:
+        """One item for each run that began, went on, ended, or waits for a person to decide a doubt."""
+        while rows := self._store.scan(self._position, PAGE):
+            for row in rows:
+                self._position = row.position
+                if row.tag in _TOLD:
+                    yield self._item(row)
+
+    def _item(self, row: Row) -> Item:
+        event: Any = row.event()
+        work = self._store.work(row.stream)
+        about: dict[str, Any] = {"run": row.stream, "workflow": work.workflow if work is not None else ""}
+        if isinstance(event, t.RunClaimed):
+            return ("began" if event.generation == 1 else "goes_on"), "", about
+        if isinstance(event, t.StepInDoubt):
+            text = (
+                f"nobody knows what attempt {event.attempt} of step {event.step} did: refold why {row.stream}"
+            )
+            return "in_doubt", text, {**about, "step": event.step, "attempt": event.attempt}
+        took = (event.at - self._store.read(row.stream, 0, 1)[0].event().at).total_seconds()
+        text, more = f"in {seconds(took)}", {**about, "seconds": took}
+        if (error := getattr(event, "error", None)) is not None:
+            text += f": {error.type}: {error.message}"
+            more["error"] = {"type": error.type, "message": error.message}
+        elif reason := getattr(event, "reason", ""):
+            text += f": {reason}"
+            more["reason"] = reason
+        return event.TAG.removeprefix("run."), text, more

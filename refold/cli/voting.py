@@ -1,0 +1,80 @@
+"""`refold approve`, `reject` and `answer`: what people say at the gates of a run."""
+
+import argparse
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..engine.engine import Engine
+from ..events.store import Store
+from .screen import Screen
+from .speaking import by, parse_json, report, speak
+from .text import count, visible
+from .why import look
+
+Gate = str | int | None
+Vote = Callable[[Engine, Gate], Awaitable[None]]
+
+
+def approve(args: argparse.Namespace, screen: Screen) -> int:
+    """`refold approve RUN`."""
+
+    async def vote(engine: Engine, gate: Gate) -> None:
+        await engine.approve(
+            args.run, gate, selections=args.select, feedback=args.feedback, by=by(args), digest=args.digest
+        )
+
+    return _vote(args, screen, vote, "approval", {"selections": args.select})
+
+
+def reject(args: argparse.Namespace, screen: Screen) -> int:
+    """`refold reject RUN`."""
+
+    async def vote(engine: Engine, gate: Gate) -> None:
+        await engine.reject(args.run, gate, feedback=args.feedback, by=by(args), digest=args.digest)
+
+    return _vote(args, screen, vote, "rejection", {})
+
+
+def answer(args: argparse.Namespace, screen: Screen) -> int:
+    """`refold answer RUN JSON`."""
+    value = parse_json(args.value, "JSON")
+
+    async def vote(engine: Engine, gate: Gate) -> None:
+        await engine.answer(args.run, value, gate, by=by(args), feedback=args.feedback)
+
+    return _vote(args, screen, vote, "answer", {"answer": value})
+
+
+def _vote(args: argparse.Namespace, screen: Screen, vote: Vote, what: str, fields: dict[str, Any]) -> int:
+    gate = _gate(args)
+
+    def choose(store: Store) -> None:
+        nonlocal gate
+        gate = _only_open(store, args) if gate is None else gate
+
+    async def say(engine: Engine) -> None:
+        await vote(engine, gate)
+
+    fate = speak(args, say, choose)
+    at = f" at {gate}" if gate is not None else ""
+    words = f"the {what} of {by(args)}{at} is stored for run {fate.run_id}"
+    said = {"vote": args.command, "gate": gate, "feedback": args.feedback, "by": by(args), **fields}
+    code = report(args, screen, fate, words, said)
+    if fate.taken and not args.json:
+        for wait in fate.standing.waits:
+            if wait.name == gate and wait.type == "approval":
+                more = f" of {' or '.join(wait.voters)}" if wait.voters else ""
+                screen.print(visible(f"  {gate} needs {count(wait.needed, 'more approval')}{more}"))
+    return code
+
+
+def _gate(args: argparse.Namespace) -> Gate:
+    gate: str | None = args.gate
+    return int(gate) if gate is not None and gate.isdecimal() else gate
+
+
+def _only_open(store: Store, args: argparse.Namespace) -> str | None:
+    """The only open gate of the kind that is voted on; None: it is for the engine to say what is open."""
+    kind = "input" if args.command == "answer" else "approval"
+    names = [wait.name for wait in look(store, args.run).waits if wait.type == kind]
+    return names[0] if len(names) == 1 else None
