@@ -88,11 +88,6 @@ def fresh() -> None:
     broken = True
 
 
-@pytest.fixture
-def door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Door:
-    return Door(tmp_path, capsys)
-
-
 # ---- with a process that executes -----------------------------------------------------------------------
 
 

@@ -27,11 +27,6 @@ SELF = os.getpid()
 SOMEBODY = Holder("shop:7:ab", 7, "shop", "2025-06-15T15:00:00+00:00")
 
 
-@pytest.fixture
-def door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Door:
-    return Door(tmp_path, capsys)
-
-
 @pytest.mark.parametrize("path", sorted(golden.FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_something_is_said_at_every_point_of_every_history(path: Path) -> None:
     _, history = golden.read(path)
