@@ -184,12 +184,24 @@ class Progress:
             return
         for line in self.following.read():
             self.screen.print("  ", line)
+        if self.following.running:
+            return
         for wait, name in self.following.waits.items():
-            if wait not in self._hinted and not self.following.running:
-                self._hinted.add(wait)
-                command = ["refold", "signal", self.following.run_id, name, "--store", self.store]
-                self.screen.print("  waits for event ", (visible(name), "bold"), ("; send it with", "dim"))
-                self.screen.print("    ", visible(shlex.join(command)), ("  (and --payload JSON)", "dim"))
+            self._hint(wait, f"event {name}", "; send it with", "signal", [name], "  (and --payload JSON)")
+        for number, gate in self.following.gates.items():
+            if gate.kind == "approval":
+                what, also = f"{gate.name}: {gate.prompt}", "  (or reject, and --feedback TEXT)"
+                self._hint(number, what, "; decide with", "approve", ["--gate", gate.name], also)
+            else:
+                self._hint(number, f"{gate.name}: {gate.prompt}", "; answer with", "answer", ["JSON"], "")
+
+    def _hint(self, number: int, what: str, do: str, verb: str, more: list[str], also: str) -> None:
+        """Once: what the run waits for, and the command that it would go on with."""
+        if number not in self._hinted:
+            self._hinted.add(number)
+            command = ["refold", verb, self.following.run_id, *more, "--store", self.store]
+            self.screen.print("  waits for ", (visible(what), "bold"), (do, "dim"))
+            self.screen.print("    ", visible(shlex.join(command)), (also, "dim"))
 
 
 def _say_which(
