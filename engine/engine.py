@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -330,6 +330,24 @@ class Engine(Talking, Repairing):
         if not rows:
             raise RunNotFound(run_id)
         return [look_at_event(row.tag, row.state, row) for row in rows]
+
+    def export(
+        self, run_id: str | None = None, format: str = "jsonl", *, family: bool = False
+    ) -> Iterator[str]:
+        """A run, or the whole store, as lines of text with their line feeds: `file.writelines(engine.export())`.
+
+        Args:
+            run_id: of the run; None: everything there is.
+            format: `jsonl` (the log byte for byte, for `refold.events.transfer.import_log`), `cloudevents`,
+                `trace` (for Perfetto), `mermaid` or `dot`.
+            family: the runs that it started, too, and the one that it went on as.
+
+        Raises `RunNotFound`; `ConfigurationError` for another format; `StoreCorrupt` when the log is damaged.
+        """
+        from .exporting import export
+
+        runs = None if run_id is None else [run_id]
+        return export(self.store, runs, format, family=family)
 
     def verify(self, run_id: str | None = None) -> Verified:
         """Check every hash of one run (its inbox included) or of the whole log, and that nothing is missing.

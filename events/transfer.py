@@ -1,18 +1,19 @@
 """Moving a log: out of a store as lines, and into another store, whole or not at all."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from heapq import merge
 from itertools import groupby
 
 from msgspec import Struct
 
 from .blobs import references
-from .errors import RunNotFound, StartConflict, StoreCorrupt
+from .errors import RunNotFound, StartConflict, StoreCorrupt, UnknownEvent
 from .lines import Content, End, Header, Writer, read_log
-from .registry import look_at_event
+from .registry import decode_event, look_at_event
 from .store import SCHEMA_VERSION, Append, Store, Unit
 from .stream import INBOX, Row, Tail, check_chain
-from .types import ChildStarted, Event, RunContinued, RunStarted
+from .types import ChildStarted, RunContinued, RunStarted
 from .verify import verify
 from .work import WorkFold
 
@@ -53,13 +54,12 @@ def export_log(
 def _lines(store: Store, runs: tuple[str, ...] | None, progress: Progress | None) -> Iterator[str]:
     if runs is None:
         end = events = store.position()
-        rows = _scan(store, end)
+        rows = scan_log(store, end)
         digests = _all_digests(store)
     else:
-        streams = [stream for run_id in runs for stream in streams_of(store, run_id)]
-        tails = [(stream, store.tail(stream).version) for stream in dict.fromkeys(streams)]
-        events = sum(version for _, version in tails)
-        rows = merge(*(_stream(store, *tail) for tail in tails), key=lambda row: row.position)
+        tails = {name: version for run_id in runs for name, version in streams_of(store, run_id).items()}
+        events = sum(tails.values())
+        rows = merged(store, tails)
         digests = None
     writer = Writer()
     yield writer.header(_refold_version(), SCHEMA_VERSION, runs, events).decode()
@@ -91,18 +91,25 @@ def _check(tails: dict[str, Tail], row: Row) -> None:
         ) from error
 
 
-def _scan(store: Store, end: int) -> Iterator[Row]:
+def scan_log(store: Store, end: int) -> Iterator[Row]:
+    """All rows up to a position, in the order of commit, page by page."""
     position = 0
     while position < end and (rows := store.scan(position, min(PAGE, end - position))):
         yield from (row for row in rows if row.position <= end)
         position = rows[-1].position
 
 
-def _stream(store: Store, stream: str, end: int) -> Iterator[Row]:
+def read_stream(store: Store, stream: str, end: int) -> Iterator[Row]:
+    """The rows of a stream up to a version, page by page."""
     version = 0
     while version < end and (rows := store.read(stream, version, min(PAGE, end - version))):
         yield from rows
         version = rows[-1].version
+
+
+def merged(store: Store, tails: Mapping[str, int]) -> Iterator[Row]:
+    """The rows of several streams up to these versions, in the order of commit."""
+    return merge(*(read_stream(store, *tail) for tail in tails.items()), key=lambda row: row.position)
 
 
 def _all_digests(store: Store) -> list[str]:
@@ -121,15 +128,14 @@ def _refold_version() -> str:
         return "0+unknown"
 
 
-def streams_of(store: Store, run_id: str) -> list[str]:
-    """A run's streams: its history, its inbox, and that of the key it was started with."""
-    streams = [run_id]
-    if store.tail(run_id + INBOX).version:
-        streams.append(run_id + INBOX)
-    started = store.read(run_id, 0, 1)[0].event()
-    if isinstance(started, RunStarted) and started.key and store.tail(KEYS + started.key).version:
-        streams.append(KEYS + started.key)
-    return streams
+def streams_of(store: Store, run_id: str) -> dict[str, int]:
+    """A run's streams and their versions: its history, its inbox, and that of the key it was started with."""
+    (first,) = store.read(run_id, 0, 1)
+    started = look_at_event(first.tag, first.state, first)
+    names = [run_id, run_id + INBOX]
+    if isinstance(started, RunStarted) and started.key:
+        names.append(KEYS + started.key)
+    return {name: version for name in names if (version := store.tail(name).version)}
 
 
 def family_of(store: Store, runs: Iterable[str]) -> list[str]:
@@ -144,7 +150,7 @@ def family_of(store: Store, runs: Iterable[str]) -> list[str]:
         end = store.tail(run_id).version
         if "/" in run_id or not end:
             raise RunNotFound(run_id)
-        below = [other for row in _stream(store, run_id, end) for other in _leads_to(row)]
+        below = [other for row in read_stream(store, run_id, end) for other in _leads_to(row)]
         ahead += [other for other in reversed(below) if store.tail(other).version]
     return list(found)
 
@@ -264,9 +270,12 @@ class _Arrival:
         for digest in references(row.tag, row.state):
             self.referred.setdefault(digest, row)
         if not row.stream.endswith(INBOX) and not row.stream.startswith(KEYS):
-            event = look_at_event(row.tag, row.state, row)
-            if isinstance(event, Event):
-                self.folds.setdefault(row.stream, WorkFold(row.stream)).apply(event)
+            with suppress(UnknownEvent):  # of a newer Refold: kept, and this run waits for it
+                event = decode_event(row.tag, row.state, row)
+                fold = self.folds.get(row.stream)
+                if fold is None:
+                    fold = self.folds[row.stream] = WorkFold(row.stream)
+                fold.apply(event)
         return row.version > stream.here.version and not stream.differs
 
     def _settle(self) -> None:

@@ -69,3 +69,23 @@ def _summed(row: Record) -> Record:
         "id": row["key"], "label": row["name"], "status": row["status"], "attempts": row["attempt"],
         "result": row["result"], "error": error,
     }  # fmt: skip
+
+
+def held_by(views: Views, owner: str) -> dict[str, int]:
+    """How many runs that are not over this owner has taken, by status."""
+    return _unfinished(views, "AND owner = ?", owner)
+
+
+def unfinished(views: Views) -> dict[str, int]:
+    """How many runs are not over, by status."""
+    return _unfinished(views, "")
+
+
+def _unfinished(views: Views, condition: str, *parameters: str) -> dict[str, int]:
+    if RUNS.table.name not in tables(views):
+        return {}
+    sql = (
+        f"SELECT status, COUNT(*) FROM runs INDEXED BY runs_4 WHERE ended_at IS NULL {condition} "
+        "GROUP BY status ORDER BY status"
+    )
+    return dict(views.query(sql, parameters))

@@ -101,6 +101,8 @@ def list_runs(
     one_of("attention", attention, ("any", *Attention))
     one_of("blocked_on", blocked_on, BLOCKED_TYPES)
     page_size(limit)
+    if cursor is not None:
+        _position(cursor)
     since, until = (
         moment_asked("started_after", started_after), moment_asked("started_before", started_before)
     )  # fmt: skip

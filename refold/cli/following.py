@@ -20,6 +20,7 @@ class Following:
         self.retrying: dict[int, str] = {}
         self.timers: dict[int, Any] = {}
         self.waits: dict[int, str] = {}
+        self.gates: dict[int, t.GateOpened] = {}
         self.over = False
         self._keys: dict[int, str] = {}
 
@@ -66,7 +67,11 @@ class Following:
                 first = next((wait for wait, name in self.waits.items() if name == event.name), None)
                 if first is not None:
                     del self.waits[first]
-            case t.RunCompleted() | t.RunFailed() | t.RunCancelled():
+            case t.GateOpened():
+                self.gates[event.gate] = event
+            case t.GateClosed() | t.GateVoted() if isinstance(event, t.GateClosed) or event.decides:
+                self.gates.pop(event.gate, None)
+            case _ if isinstance(event, t.ENDS):
                 self.over = True
 
     def line(self) -> Line:
@@ -81,6 +86,8 @@ class Following:
             line.append((f"running {', '.join(names[:3])}{more}", "cyan"))
         elif self.retrying:
             line.append((f"will try {', '.join([*self.retrying.values()][:3])} again", "yellow"))
+        elif self.gates:
+            line.append((f"waits for people: {visible(next(iter(self.gates.values())).prompt)}", "cyan"))
         elif self.waits:
             line.append((f"waits for event {visible(next(iter(self.waits.values())))}", "cyan"))
         elif self.timers:

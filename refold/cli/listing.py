@@ -1,28 +1,35 @@
 """`refold runs`: a page of the runs of a store, from its read models."""
 
 import argparse
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
+from ..events.errors import ConfigurationError, ValueRefused
 from .exits import OK
 from .screen import Screen
 from .stores import list_runs, looking
 from .text import Span, as_json, clip, clock, seconds, usd, visible, visible_lines
-from .words import blocked, status_span, took
+from .words import blocked, now, status_span, took
 
 
 def runs(args: argparse.Namespace, screen: Screen) -> int:
     """`refold runs`."""
-    filters = {name: getattr(args, name) for name in ("status", "workflow", "attention", "limit", "cursor")}
+    filters = _filters(args)
     with looking(args.store) as store:
-        page = list_runs(store, filters)
+        try:
+            page = list_runs(store, filters)
+        except ValueRefused as error:  # a value of the command line's
+            raise ConfigurationError(str(error)) from None
     if args.json:
         screen.raw(as_json({"runs": page.runs, "cursor": page.cursor}))
         return OK
     if not page.runs:
-        wanted = [f"--{n} {filters[n]}" for n in ("status", "workflow", "attention") if filters[n]]
-        screen.print(
-            f"no runs{' with ' + visible(' '.join(wanted)) if wanted else ''} in {visible(store.url)}"
-        )
+        wanted = visible(" ".join(_given(args)))
+        screen.print(f"no runs{' with ' + wanted if wanted else ''} in {visible(store.url)}")
         return OK
     rows = [_run_cells(row) for row in page.runs]
     screen.table(
@@ -32,6 +39,63 @@ def runs(args: argparse.Namespace, screen: Screen) -> int:
     if page.cursor:
         screen.print(("more: add --limit, or --cursor ", "dim"), (f"'{visible(page.cursor)}'", "dim"))
     return OK
+
+
+def _filters(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given, as `list_runs` takes it."""
+    return {
+        "status": args.status, "workflow": args.workflow, "attention": args.attention,
+        "blocked_on": args.blocked, "parent": args.parent, "root": args.family,
+        "attributes": dict(map(_label, args.label or ())), "started_after": since("--since", args.since),
+        "started_before": since("--before", args.before), "limit": args.limit, "cursor": args.cursor,
+        "dismissed": None if args.all else args.dismissed,
+    }  # fmt: skip
+
+
+_NAMES = ("status", "workflow", "attention", "blocked", "label", "parent", "family", "since", "before")
+
+
+def _given(args: argparse.Namespace) -> Iterator[str]:
+    for name in _NAMES:
+        value = getattr(args, name)
+        for one in value if isinstance(value, list) else [value] if value else []:
+            yield f"--{name} {one}"
+
+
+def _label(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.removesuffix(":"):
+        raise ConfigurationError(f"--label {text!r}: expected NAME=VALUE, or NAME:=JSON")
+    if not name.endswith(":"):
+        return name, value
+    try:
+        return name[:-1], msgspec.json.decode(value.encode(errors="surrogateescape"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"--label {text!r}: {value!r} is no JSON: {error}") from None
+
+
+def since(option: str, text: str | None) -> datetime | None:
+    """A moment: `2026-01-31T12:00` (UTC when it names no zone), or so long ago: `90s`, `30m`, `2h`, `7d`."""
+    if text is None:
+        return None
+    if ago := _AGO.fullmatch(text):
+        seconds_ago = float(ago[1]) * _UNITS[ago[2]]
+        try:
+            return now() - timedelta(seconds=seconds_ago)
+        except OverflowError:
+            return datetime.min.replace(tzinfo=UTC)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} {text!r}: expected a time, such as 2026-01-31T12:00 or 2026-01-31T12:00+01:00, "
+            "or how long ago: 90s, 30m, 2h, 7d"
+        ) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def _run_cells(row: dict[str, Any]) -> list[str | Span]:

@@ -5,14 +5,14 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .arguments import acting, executing, explaining, looking, operating, proving
+from .arguments import acting, executing, explaining, looking, moving, operating, proving, shells
 from .arguments.frame import Parser
 from .exits import EPILOG, USAGE
 from .screen import Screen
 
 Command = Callable[[argparse.Namespace, Screen], int]
 
-GROUPS = (executing, looking, explaining, acting, operating, proving)
+GROUPS = (executing, looking, explaining, acting, operating, proving, moving, shells)
 """In the order of the help page."""
 
 

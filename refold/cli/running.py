@@ -28,6 +28,8 @@ from .stores import store_url
 from .text import as_json, count, visible
 
 LOOK_S = 0.1
+CATCH_UP_S = 1.0
+UNFINISHED = ("running", "waiting", "pending", "paused", "compensating")
 
 
 def run(args: argparse.Namespace, screen: Screen) -> int:
@@ -77,14 +79,29 @@ async def _run(
     try:
         async with Engine(store_url(args.store), workflows=every) as engine:
             args.known = args.id is not None and bool(engine.store.read(args.id, 0, 1))
+            earlier = await _unfinished(engine, args, flow)
             handle = await _start(engine, args, flow, arguments, labels)
             args.id = handle.id
+            _say_which(args, flow, earlier, progress)
             if args.known:  # replay it now, though it may only wait: changed code is to be told at once
                 engine.worker.recovery.enqueue(handle.id)
             return await _watch(engine, handle, args, screen, progress)
     except asyncio.CancelledError:  # Ctrl-C cancels, too; by now the engine has shut down
         _say_how_to_go_on(args, progress)
         return code
+
+
+async def _unfinished(engine: Engine, args: argparse.Namespace, flow: Workflow[Any, Any]) -> list[str] | None:
+    """Runs of the workflow that go on beside the one to be started; None when a certain one is asked for."""
+    if args.id is not None or args.key is not None:
+        return None
+    try:
+        async with asyncio.timeout(CATCH_UP_S):
+            await engine.projections.wait()
+    except TimeoutError:  # a large store after a crash: what is not in the read models yet goes unsaid
+        pass
+    pages = [engine.runs.list(workflow=flow.name, status=status, limit=2) for status in UNFINISHED]
+    return [row["run_id"] for page in pages for row in page.runs]
 
 
 async def _start(
@@ -167,18 +184,51 @@ class Progress:
             return
         for line in self.following.read():
             self.screen.print("  ", line)
+        if self.following.running:
+            return
         for wait, name in self.following.waits.items():
-            if wait not in self._hinted and not self.following.running:
-                self._hinted.add(wait)
-                command = ["refold", "signal", self.following.run_id, name, "--store", self.store]
-                self.screen.print("  waits for event ", (visible(name), "bold"), ("; send it with", "dim"))
-                self.screen.print("    ", visible(shlex.join(command)), ("  (and --payload JSON)", "dim"))
+            self._hint(wait, f"event {name}", "; send it with", "signal", [name], "  (and --payload JSON)")
+        for number, gate in self.following.gates.items():
+            if gate.kind == "approval":
+                what, also = f"{gate.name}: {gate.prompt}", "  (or reject, and --feedback TEXT)"
+                self._hint(number, what, "; decide with", "approve", ["--gate", gate.name], also)
+            else:
+                self._hint(number, f"{gate.name}: {gate.prompt}", "; answer with", "answer", ["JSON"], "")
+
+    def _hint(self, number: int, what: str, do: str, verb: str, more: list[str], also: str) -> None:
+        """Once: what the run waits for, and the command that it would go on with."""
+        if number not in self._hinted:
+            self._hinted.add(number)
+            command = ["refold", verb, self.following.run_id, *more, "--store", self.store]
+            self.screen.print("  waits for ", (visible(what), "bold"), (do, "dim"))
+            self.screen.print("    ", visible(shlex.join(command)), (also, "dim"))
+
+
+def _say_which(
+    args: argparse.Namespace, flow: Workflow[Any, Any], earlier: list[str] | None, progress: Screen
+) -> None:
+    """Without `--id` nobody knows the run's name: say it now, for after a kill -9 nobody can."""
+    if earlier is None:
+        return
+    complain("a new run; stopped or killed, it goes on with", progress)
+    _say_command(args, args.id, progress)
+    if earlier:
+        what = (
+            f"an earlier run of {flow.name} is unfinished, too, and goes on beside it; to wait for that one"
+        )
+        complain(what, progress)
+        _say_command(args, earlier[0], progress)
 
 
 def _say_how_to_go_on(args: argparse.Namespace, progress: Screen) -> None:
     if args.id is None:
         complain("stopped", progress)
         return
-    command = ["refold", "run", args.target, "--id", args.id, "--store", store_url(args.store)]
     complain("stopped; everything done so far is stored. It goes on with", progress)
+    _say_command(args, args.id, progress)
+
+
+def _say_command(args: argparse.Namespace, run_id: str, progress: Screen) -> None:
+    command = ["refold", "run", args.target, "--id", run_id, "--store", store_url(args.store)]
     progress.print("  ", visible(shlex.join(command)))
+    progress.flush()

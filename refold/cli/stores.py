@@ -52,33 +52,36 @@ def looking(given: str | None) -> Iterator[Reading]:
         store.close()
 
 
-def list_runs(store: Reading, filters: dict[str, Any]) -> queries.Page:
-    """A page of runs, from read models that are caught up first; without a file where none can be written."""
+@contextmanager
+def caught_up(store: Reading) -> Iterator[Views]:
+    """The read models as of now; without a file where none can be written."""
     try:
         views = Views.of(store.url)
     except StoreReadOnly:
-        return _from_memory(store, filters)
+        views = Views(None)
     try:
-        runner = open_runner(store, views, CORE)
-        if runner.position < store.position():  # else even the lock would be for nothing
-            while runner.catch_up(2_000):
-                pass
-        return queries.list_runs(views, **filters)
-    except StoreReadOnly:
-        return _from_memory(store, filters)
+        try:
+            _catch_up(store, views)
+        except StoreReadOnly:
+            views.close()
+            views = Views(None)
+            _catch_up(store, views)
+        yield views
     finally:
         views.close()
 
 
-def _from_memory(store: Reading, filters: dict[str, Any]) -> queries.Page:
-    views = Views(None)
-    try:
-        runner = open_runner(store, views, CORE)
+def _catch_up(store: Reading, views: Views) -> None:
+    runner = open_runner(store, views, CORE)
+    if runner.position < store.position():  # else even the lock would be for nothing
         while runner.catch_up(2_000):
             pass
+
+
+def list_runs(store: Reading, filters: dict[str, Any]) -> queries.Page:
+    """A page of runs, from read models that are caught up first."""
+    with caught_up(store) as views:
         return queries.list_runs(views, **filters)
-    finally:
-        views.close()
 
 
 def executor_of(store: Reading) -> Holder | None:

@@ -10,21 +10,19 @@ from msgspec import to_builtins
 from ..events.clock import SystemClock, to_datetime
 from ..events.errors import RunNotFound
 from ..events.hold import Holder
-from ..events.store import Store
+from ..events.store import Reading
 from ..events.stream import INBOX
 from ..projections.why import Standing, stand
 from .exits import OK
 from .screen import Screen
-from .stores import executor_of, existing
+from .stores import executor_of, looking
 from .text import as_json, visible, visible_lines
 from .why_words import Said, tell
-
-STYLES = {"completed": "green", "failed": "bold red", "compensation_failed": "bold red"}
 
 
 def why(args: argparse.Namespace, screen: Screen) -> int:
     """`refold why RUN`: folded from the log itself, so it is never behind."""
-    with existing(args.store) as store:
+    with looking(args.store) as store:
         standing, executor = look(store, args.run), executor_of(store)
     now = to_datetime(SystemClock().now())
     told = tell(standing, now, executor)
@@ -36,7 +34,7 @@ def why(args: argparse.Namespace, screen: Screen) -> int:
     return OK
 
 
-def look(store: Store, run_id: str) -> Standing:
+def look(store: Reading, run_id: str) -> Standing:
     """How a run stands, its inbox included. Raises `RunNotFound`."""
     work = store.work(run_id) if "/" not in run_id else None
     if work is None:

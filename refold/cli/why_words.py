@@ -26,7 +26,7 @@ class Said(NamedTuple):
 
 def tell(standing: Standing, now: datetime, executor: Holder | None) -> list[Said]:
     """How the run stands, what it waits for, who executes it, what comes next; never empty."""
-    told = [Said(_head(standing, now))]
+    told = [Said(_head(standing, now, executor))]
     if standing.end is not None:
         told += [Said(text, commands) for text, commands in ended(standing, standing.end)]
         return told
@@ -43,18 +43,24 @@ _IS = {
     "pending": "has not begun", "running": "is running", "waiting": "waits", "paused": "is paused",
     "compensating": "undoes what it did",
 }  # fmt: skip
+_ENDED = {
+    "completed": "has completed", "failed": "has failed", "cancelled": "was cancelled",
+    "terminated": "was terminated", "continued": "went on as another run", "compensated": "was undone",
+    "compensation_failed": "was undone in part",
+}  # fmt: skip
 
 
-def _head(standing: Standing, now: datetime) -> str:
+def _head(standing: Standing, now: datetime, executor: Holder | None) -> str:
     start = f"started {clock(standing.started_at)} UTC by {standing.started_by}"
     who = f"workflow {standing.workflow} version {standing.version}, {start}"
     if standing.end is not None:
         took = seconds((standing.end.at - standing.started_at).total_seconds())
         at = f"{clock(standing.end.at)} UTC"
-        verb = f"{'is' if standing.status != 'failed' else 'has'} {standing.status.replace('_', ' ')}"
-        verb = "went on as another run" if standing.status == "continued" else verb
-        return f"{standing.run_id} {verb}, since {at} ({ago(standing.end.at, now)}) after {took}: {who}"
+        verb = _ENDED.get(standing.status, f"is {standing.status}")
+        return f"{standing.run_id} {verb} at {at} ({ago(standing.end.at, now)}), after {took}: {who}"
     said = _IS.get(standing.status, f"is {standing.status}")
+    if standing.status == "running" and executor is None:
+        said = "has stopped in the middle"
     if standing.status == "compensating" and standing.to_undo:
         said += f" ({standing.undone} of {standing.to_undo} done)"
     since = "" if standing.since is None else f", {since_(standing.since, now)}"

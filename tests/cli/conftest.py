@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.door import Door
 from tests.cli.shell import Shell
 
 
@@ -13,3 +14,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path)
     yield shell
     shell.close()
+
+
+@pytest.fixture
+def door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Door:
+    return Door(tmp_path, capsys)

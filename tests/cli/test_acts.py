@@ -88,11 +88,6 @@ def fresh() -> None:
     broken = True
 
 
-@pytest.fixture
-def door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Door:
-    return Door(tmp_path, capsys)
-
-
 # ---- with a process that executes -----------------------------------------------------------------------
 
 
@@ -131,7 +126,7 @@ async def test_pause_resume_and_terminate_tell_how_the_run_stands_now(door: Door
         assert "is paused already" in await door.beside("pause", "p1", code=3)
         assert "is no longer paused" in await door.beside("resume", "p1")
         assert "not paused: there is nothing to resume" in await door.beside("resume", "p1", code=3)
-        assert "now: p1 is terminated" in await door.beside("terminate", "p1", "--reason", "enough")
+        assert "now: p1 was terminated at" in await door.beside("terminate", "p1", "--reason", "enough")
         assert of(handle, t.RunPaused)[0].reason == "stocktaking"
         assert "nothing can be sent to it" in await door.beside("pause", "p1", code=3)
 

@@ -21,8 +21,7 @@ from refold.events.errors import (
     StoreFull,
 )
 from refold.events.sqlite import SQLiteStore
-from refold.events.sqlite_file import SCHEMA_VERSION
-from refold.events.store import Append, Unit
+from refold.events.store import SCHEMA_VERSION, Append, Unit
 from refold.events.stream import Row, check_chain
 from refold.events.verify import verify
 from refold.testing.samples import sample_append, sample_work

@@ -11,8 +11,8 @@ import pytest
 
 from refold.events.errors import StoreError
 from refold.events.sqlite import SQLiteStore
-from refold.events.sqlite_file import SCHEMA_VERSION, File
-from refold.events.store import Unit
+from refold.events.sqlite_file import File
+from refold.events.store import SCHEMA_VERSION, Unit
 from refold.events.stream import check_chain
 from refold.events.verify import verify
 from refold.testing.samples import sample_append, sample_rows, sample_work

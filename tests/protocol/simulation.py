@@ -8,7 +8,7 @@ A frozen process (SIGSTOP) runs nothing until it is thawed, a killed one never a
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -193,6 +193,9 @@ class Door:
         self.release()
 
     # the rest is the store's
+
+    def commit_all(self, units: Iterable[Unit]) -> None:
+        self._store.commit_all(units)
 
     def tail(self, stream: str) -> Tail:
         return self._store.tail(stream)

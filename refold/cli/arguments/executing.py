@@ -1,4 +1,4 @@
-"""Arguments of the commands that execute workflows: `demo`, `run`, `worker`."""
+"""Arguments of the commands that execute workflows: `demo`, `init`, `run`, `worker`."""
 
 from typing import Any
 
@@ -15,6 +15,17 @@ def _demo(commands: Any) -> None:
         "--folder", default="refold-demo", help="where everything goes (default: %(default)s)"
     )
     parser.add_argument("--yes", action="store_true", help="approve the release without being asked")
+
+
+def _init(commands: Any) -> None:
+    parser = add(
+        commands, "init", ".init:init",
+        "write a small project to begin with: a workflow, its tests, a README; nothing is overwritten",
+        "  refold init shop", store=False,
+    )  # fmt: skip
+    parser.add_argument(
+        "folder", nargs="?", default=".", metavar="FOLDER", help="where to (default: this folder)"
+    )
 
 
 def _run(commands: Any) -> None:
@@ -62,4 +73,4 @@ def _worker(commands: Any) -> None:
     )
 
 
-COMMANDS = (_demo, _run, _worker)
+COMMANDS = (_demo, _init, _run, _worker)
