@@ -48,7 +48,7 @@ def _terminate(worker: Any, history: History, request: t.RequestSent, inbox: int
     def stored(error: RefoldError | None) -> None:
         if error is None:
             worker.blocked.pop(run_id, None)
-            worker.tell_end(run_id, end)
+            worker.ends.tell(run_id, end)
             for post in posts:
                 worker.mail_for(post.run_id)
         elif isinstance(error, AppendRefused):  # a note that it is blocked was under way

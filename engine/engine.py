@@ -25,6 +25,7 @@ from ..events.verify import Verified, verify
 from ..projections.core import CORE
 from ..projections.projection import Projection
 from .bodies import StepWrapper
+from .claims import claims_of
 from .closing import to_its_end
 from .family import Along
 from .handle import Handle
@@ -113,9 +114,10 @@ class Engine(Talking, Repairing):
         try:
             if self.execute:
                 owner = new_owner()
-                store.hold(owner)
+                claims = claims_of(store, owner, self.settings.lease_ttl, self.settings.lease_refresh)
+                claims.join()
                 self._holds = True
-                self._worker = Worker(store, self.workflows, self.clock, owner, self.settings)
+                self._worker = Worker(store, self.workflows, self.clock, owner, self.settings, claims)
                 self._worker.bodies.around = self._around
                 self._worker.start()
             if self.settings.projections and self.execute:

@@ -385,6 +385,12 @@ class LiveRun:
         waiting = len(self.run.steps) + len(self.run.timers)
         return 6_000 + 4_000 * len(self.run.loop.tasks) + 600 * waiting + self.run.held
 
+    def give_up(self) -> None:
+        """Another worker has the run; nothing of ours is on its way to the log."""
+        self.lost = True
+        self.refusal = AppendRefused(self.run_id, self.tail.version, self.tail.version)
+        self.host.refused(self)
+
     def leave(self) -> None:
         """Stop bodies and timers and unwind the handler; the log has everything."""
         self.lost = True

@@ -26,6 +26,8 @@ from ..events.log import Log
 from ..events.store import Store
 from ..events.types import Event
 from . import blocked, inbox, pause
+from .claims import Claims
+from .ends import Ends
 from .live import KEPT_FACTS, Kept, LiveRun, unexpected
 from .loader import History, read_history
 from .run import Run
@@ -51,6 +53,8 @@ class Keeper(Protocol):
     clock: Clock
     owner: str
     workflows: Any
+    claims: Claims
+    ends: Ends
     live: dict[str, LiveRun]
     blocked: dict[str, RefoldError]
 
@@ -60,7 +64,6 @@ class Keeper(Protocol):
     def drain_inbox(self, live: LiveRun) -> None: ...
     def settled(self, live: LiveRun) -> None: ...
     def block(self, run_id: str, error: RefoldError) -> None: ...
-    def tell_end(self, run_id: str, end: Event) -> None: ...
     def taken_over(self, run_id: str, error: RefoldError) -> None: ...
 
 
@@ -181,6 +184,10 @@ class Recovery:
             self._keeper.block(run_id, HandlerError(unexpected(run_id, error)))
 
     async def _load(self, run_id: str) -> None:
+        if not self._keeper.claims.take(run_id):
+            if run_id in self.lost:
+                self._lease_lost(self.lost.pop(run_id))
+            return
         history: History | None = None
         for page in read_history(self._keeper.store, run_id):
             history = page
@@ -191,7 +198,7 @@ class Recovery:
         if (
             history.claim is not None
             and history.claim.owner != self._keeper.owner
-            and not self._keeper.store.holding()
+            and not self._keeper.claims.holding()
         ):
             if run_id in self.lost:  # who holds the store takes the run back from a zombie instead
                 self._lease_lost(self.lost.pop(run_id))
@@ -274,7 +281,7 @@ class Recovery:
 
     def _ended_elsewhere(self, run_id: str, history: History | None) -> None:
         if history is not None and history.end is not None:
-            self._keeper.tell_end(run_id, history.end)
+            self._keeper.ends.tell(run_id, history.end)
             blocked.pass_on(self._keeper, run_id)
         if (lost := self.lost.pop(run_id, None)) is not None:
             self._lease_lost(lost)

@@ -33,6 +33,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Messages that may wait for one run; further signals and votes are refused (`InboxFull`)."""
     files: str = ""
     """Folder under which each run gets `artifacts/RUN` and `logs/RUN`; empty: none."""
+    lease_ttl: float = 30.0
+    """Seconds after which the runs of a worker that is not heard of may be taken by others (PostgreSQL)."""
+    lease_refresh: float = 10.0
+    """Seconds between two signs of life of a worker."""
     projections: bool = True
     """Keep the read models up to date."""
 
@@ -40,6 +44,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         for name, least in _LEAST.items():
             if type(value := getattr(self, name)) is not int or value < least:
                 raise ConfigurationError(f"Settings({name}={value!r:.80}): expected an int, {least} or more")
+        for name in ("lease_ttl", "lease_refresh"):
+            if not (is_number(value := getattr(self, name)) and value > 0):
+                raise ConfigurationError(f"Settings({name}={value!r:.80}): expected seconds, more than 0")
+        if self.lease_refresh * 2 > self.lease_ttl:
+            raise ConfigurationError(
+                f"Settings(lease_ttl={self.lease_ttl}, lease_refresh={self.lease_refresh}): expected a "
+                "refresh of at most half the ttl, so that one that comes late loses nothing"
+            )
         for name in ("grace", "blocking_limit"):
             if not (is_number(value := getattr(self, name)) and value >= 0):
                 raise ConfigurationError(f"Settings({name}={value!r:.80}): expected seconds, 0 or more")

@@ -12,8 +12,8 @@ from time import monotonic
 from typing import Any
 
 from ..events import types as t
-from ..events.clock import Clock, own_timers
-from ..events.errors import ConfigurationError, HandlerError, RefoldError, StoreBusy, StoreError
+from ..events.clock import Clock
+from ..events.errors import ConfigurationError, HandlerError, RefoldError, StoreError
 from ..events.log import Log
 from ..events.store import Store
 from ..events.stream import Tail
@@ -21,7 +21,10 @@ from ..events.types import Event
 from ..events.work import WorkFold
 from . import blocked, inbox
 from .bodies import Bodies
+from .claims import Alone, Claims
+from .ends import Ends
 from .family import Along, Newborn
+from .following import Following
 from .idle import Idle
 from .live import LiveRun, Told
 from .recovery import RETRY_S, Recovery
@@ -33,16 +36,6 @@ from .workflow import Workflow
 
 _log = logging.getLogger("refold.worker")
 
-POLL_S = 0.02
-"""How often to ask whether another process has written: 3 µs a time."""
-IDLE_POLL_S = 0.03
-"""The same while no run is busy: a wake-up costs 0.1 to 0.3 ms of CPU, mostly the host loop's."""
-PAGE = 500
-"""Runs taken from `work` per look."""
-CLOCK_JUMP_S = 1.0
-SWEEP_S = 1.0
-"""How often, while others write, to look for runs that nobody executes any more."""
-
 Workflows = Mapping[tuple[str, str], Workflow[Any, Any]]
 
 
@@ -50,9 +43,16 @@ class Worker:
     """Owns the runs of one store while it holds it. Implements `live.Host`."""
 
     def __init__(
-        self, store: Store, workflows: Workflows, clock: Clock, owner: str, settings: Settings
+        self,
+        store: Store,
+        workflows: Workflows,
+        clock: Clock,
+        owner: str,
+        settings: Settings,
+        claims: Claims | None = None,
     ) -> None:
         self.store, self.workflows, self.clock, self.owner = store, workflows, clock, owner
+        self.claims: Claims = Alone(store, owner) if claims is None else claims
         self.settings = settings
         self.log = Log(store)
         self.bodies = Bodies(settings.step_threads)
@@ -65,45 +65,24 @@ class Worker:
         self._watchdog = Watchdog(settings.blocking_limit, self.thread_id)
         self._idle = Idle()
         self._ending: list[LiveRun] = []
-        self._ends: dict[str, list[asyncio.Future[Event]]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._look_at = float("inf")
-        self._sweep, self._swept = False, 0.0
+        self.ends = Ends()
         self._mailed: set[str] = set()
-        self._drift = self._measure_drift()
         self.recovery = Recovery(self)
+        self.following = Following(self)
 
     # ---- life
 
     def start(self) -> None:
         """Begin to execute: recover what was running, then follow the store."""
-        self._take_running()
+        self.following.take_running()
         self.look()
         self.recovery.start()
-        self._timer = self._loop.call_later(POLL_S, self._tick)
-
-    def _take_running(self) -> None:
-        """Have every run that is in the middle of something brought back, unless it is here."""
-        self._sweep, self._swept = False, monotonic()
-        after = ""
-        while page := self.store.running(after, PAGE):
-            for run_id in page:
-                live = self.live.get(run_id)
-                if live is not None and live.run.closed:
-                    self._sweep = True  # repaired before we know that its end is stored: look again
-                elif live is not None and live.idle and live.tail.version < self.store.tail(run_id).version:
-                    self.evict(run_id)  # a zombie went on with it, and has left it
-                self.recovery.enqueue(run_id)
-            after = page[-1]
-        for run_id in self._ends.keys() - self.live.keys():  # somebody waits for what a zombie has ended
-            if (work := self.store.work(run_id)) is not None and work.state == "done":
-                self.recovery.enqueue(run_id)
+        self.following.start()
 
     async def close(self, grace: float) -> None:
         """Start nothing new, give bodies `grace` seconds, record what was cut off, store everything."""
         self.closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.following.close()
         try:
             await self.recovery.close()
             await self._drain(grace)
@@ -117,10 +96,10 @@ class Worker:
                 live.leave()
             self.live.clear()
             self.recovery.abandon(StoreError("the engine was closed before this was stored; do it again"))
-            for run_id in list(self._ends):  # not a CancelledError: nobody has cancelled who waits
+            for run_id in self.ends.awaited():  # not a CancelledError: nobody has cancelled who waits
                 goes_on = "it goes on when an engine executes this store again"
                 closed = ConfigurationError(f"the engine was closed before run {run_id} ended; {goes_on}")
-                self.fail_waiters(run_id, closed)
+                self.ends.fail(run_id, closed)
             self._watchdog.close()
             self.bodies.threads.close()
 
@@ -209,6 +188,11 @@ class Worker:
             blocked.pass_on(self, run_id)
 
     @property
+    def busy(self) -> bool:
+        """Whether any run has something in flight."""
+        return len(self.live) > len(self._idle)
+
+    @property
     def has_room(self) -> bool:
         """Whether one more run may be busy."""
         return len(self.live) - len(self._idle) < self.settings.max_active
@@ -218,6 +202,7 @@ class Worker:
 
         def stored(error: RefoldError | None) -> None:
             if error is None:
+                self.claims.let_go(run_id)  # another worker may have room
                 self.recovery.enqueue(run_id)
             told(error)
 
@@ -231,10 +216,8 @@ class Worker:
             _log.error("this process no longer executes %s: another one has taken it over", self.store.url)
             self.closing = True
             self.recovery.only_lost()
-            if self._timer is not None:
-                self._timer.cancel()
-            for run_id in list(self._ends):
-                self.fail_waiters(run_id, error)
+            self.following.close()
+            self.ends.fail_all(error)
             for live in list(self.live.values()):
                 live.alarms.clear()
                 if live.undurable == 0:
@@ -243,8 +226,8 @@ class Worker:
 
     def taken_over(self, run_id: str, error: RefoldError) -> None:
         """Another owner has the run, and perhaps the whole store."""
-        self.fail_waiters(run_id, error)
-        if not self.store.holding():
+        self.ends.fail(run_id, error)
+        if not self.claims.holding():
             self.retire(error)
 
     def block(self, run_id: str, error: RefoldError) -> None:
@@ -252,58 +235,18 @@ class Worker:
         self.blocked[run_id] = error
         self.mail_for(run_id)  # it may have been asked to end meanwhile
         self.recovery.let_go(run_id)
-        self.fail_waiters(run_id, error)
+        self.claims.let_go(run_id)
+        self.ends.fail(run_id, error)
 
     # ---- following the store
 
-    def _tick(self) -> None:
-        busy = len(self.live) > len(self._idle)
-        self._timer = self._loop.call_later(POLL_S if busy else IDLE_POLL_S, self._tick)
-        try:
-            if not self.store.holding():
-                self.retire(StoreBusy(f"another process has taken over {self.store.url}: ask there"))
-                return
-            if self.store.changed():
-                self._sweep = True
-                self.look()
-            elif self.clock.now() >= self._look_at:
-                self.look()
-            if self._sweep and monotonic() - self._swept > SWEEP_S:  # a zombie may have left a run behind
-                self._take_running()
-        except StoreError as error:
-            _log.error("the store cannot be read: %s", error)
-            self._look_at = 0.0
-        drift = self._measure_drift()
-        if abs(drift - self._drift) > CLOCK_JUMP_S:
-            self._drift = drift
-            for live in list(self.live.values()):
-                live.deadlines.rearm()
-            self.look()
+    def look(self) -> None:
+        """Take what is due from the store, deliver mail to those who are here."""
+        self.following.look()
 
     def look_again(self) -> None:
         """Look at the next tick, whatever the store says about deadlines."""
-        self._look_at = 0.0
-
-    def _measure_drift(self) -> float:
-        return 0.0 if own_timers(self.clock) else self.clock.now() - monotonic()
-
-    def look(self) -> None:
-        """Take what is due from the store, deliver mail to those who are here."""
-        now = self.clock.now()
-        limit = PAGE + len(self.blocked) + len(self.live)
-        due, newborn = self.store.due(now, limit), False
-        for run_id in due:
-            live = self.live.get(run_id)
-            if live is None:
-                self.recovery.enqueue(run_id)
-                if run_id in self.blocked:
-                    blocked.take_requests(self, run_id)
-            elif live.undurable and not live.run.activation:
-                newborn = True  # its row does not say yet that it has begun: an empty inbox for each child
-            elif not live.lost:
-                self.drain_inbox(live)
-        more = newborn or len(due) == limit  # those that did not fit on the page are due, too
-        self._look_at = 0.0 if more else self.store.next_due(now) or float("inf")
+        self.following.look_at = 0.0
 
     def drain_inbox(self, live: LiveRun) -> bool:
         more = inbox.drain(self.store, live)
@@ -345,7 +288,8 @@ class Worker:
         self._idle.discard(run_id)
         del self.live[run_id]
         live.leave()
-        self._look_at = min(self._look_at, live.fold.row().due_at or float("inf"))
+        self.claims.let_go(run_id)
+        self.following.look_at = min(self.following.look_at, live.fold.row().due_at or float("inf"))
         return True
 
     def halted(self, live: LiveRun, error: RefoldError) -> None:
@@ -361,7 +305,7 @@ class Worker:
             del self.live[run_id]
         if live.kept and isinstance(live.kept[0].event, t.RunStarted):
             live.leave()
-            self._look_at = 0.0  # the run that was there first may have been left to us
+            self.look_again()  # the run that was there first may have been left to us
             for kept in live.kept:
                 if kept.told is not None:
                     kept.told(live.refusal)
@@ -372,29 +316,14 @@ class Worker:
         self.live.pop(live.run_id, None)
         if live.flight.bodies:  # they unwind, and what they still record belongs to the run
             self._ending.append(live)
-        self.tell_end(live.run_id, end)
+        self.ends.tell(live.run_id, end)
         if isinstance(end, t.RunContinued):
             self.mail_for(live.run_id)  # what came while its last append was under way goes along
         self.recovery.wake()
 
-    # ---- waiting for ends
-
     def end_of(self, run_id: str) -> "asyncio.Future[Event]":
         """A future of the run's end event; fails when the run is blocked here."""
-        waiter: asyncio.Future[Event] = self._loop.create_future()
+        waiter = self.ends.wait_for(run_id)
         if (error := self.blocked.get(run_id)) is not None:
-            waiter.set_exception(error)
-        else:
-            self._ends.setdefault(run_id, []).append(waiter)
+            self.ends.fail(run_id, error)
         return waiter
-
-    def tell_end(self, run_id: str, end: Event) -> None:
-        """The run has ended, here or elsewhere."""
-        for waiter in self._ends.pop(run_id, ()):
-            if not waiter.done():
-                waiter.set_result(end)
-
-    def fail_waiters(self, run_id: str, error: RefoldError) -> None:
-        for waiter in self._ends.pop(run_id, ()):
-            if not waiter.done():
-                waiter.set_exception(error)

@@ -16,6 +16,7 @@ from .clock import SystemClock, to_datetime
 from .errors import AppendRefused, StoreBusy, StoreError
 from .hold import Holder
 from .postgres_batch import Batch, name_of, text_of, texts
+from .postgres_leases import Leases
 from .postgres_library import LibraryRecorder
 from .postgres_server import Server, named_queries
 from .store import Refusal, Unit
@@ -47,6 +48,8 @@ class PostgresStore(LibraryRecorder):
         self.url = self._server.address.url
         self._queries = named_queries(self._server.address.schema)
         self._holding: Connection[Any] | None = None
+        self.leases = Leases(self._server, self._queries, self._rows, lambda: self._executor()[0])
+        """Which of the runs are this process's, when many execute this log."""
         self._own = 0
         """Commits of this object itself since `changed` was asked."""
         self._after = self._counted = 0
@@ -77,7 +80,8 @@ class PostgresStore(LibraryRecorder):
     def _quickly(self, connection: Connection[Any], batch: "Batch") -> bool:
         """Everything in one statement, as it is in most commits; False: something stands in the way."""
         try:
-            cursor = connection.execute(self._queries["append"], batch.parameters())
+            # Who executes nothing speaks to somebody who does.
+            cursor = self._append(connection, batch, notify=self.leases.owner is None)
         except _MET_ANOTHER:
             return False
         found = cursor.fetchone()
@@ -86,13 +90,17 @@ class PostgresStore(LibraryRecorder):
         self._own += bool(batch.rows)
         return True
 
+    def _append(self, connection: Connection[Any], batch: Batch, *, notify: bool) -> psycopg.Cursor[Any]:
+        told = {"owner": self.leases.owner, "notify": notify, "channel": self.leases.channel}
+        return connection.execute(self._queries["append"], batch.parameters() | told)
+
     def _carefully(self, connection: Connection[Any], units: Sequence[Unit]) -> list[Refusal | None]:
         """Look where all streams are, then store what fits; again when somebody else was there in between."""
         for _ in range(TRIES):
             try:
                 with connection.transaction():
-                    refusals, batch, mail = self._admitted(connection, units)
-                    self._store(connection, batch, mail)
+                    refusals, batch, mail, notify = self._admitted(connection, units)
+                    self._store(connection, batch, mail, notify)
                 self._own += bool(batch.rows)
                 return refusals
             except _MET_ANOTHER as met:
@@ -101,15 +109,17 @@ class PostgresStore(LibraryRecorder):
 
     def _admitted(
         self, connection: Connection[Any], units: Sequence[Unit]
-    ) -> tuple[list[Refusal | None], "Batch", dict[str, int]]:
+    ) -> tuple[list[Refusal | None], Batch, dict[str, int], bool]:
         touched = {post.run_id for unit in units for post in unit.posts}
         touched.update(work.run_id for unit in units for work in unit.works)
+        notify = self.leases.owner is None
         if any(unit.posts for unit in units):
             inboxes = {crc32(post.run_id.encode()) % INBOX_LOCKS for unit in units for post in unit.posts}
             first = self._server.address.key("inboxes") // 2
             keys = [first + number for number in sorted(inboxes)]
             connection.execute(self._queries["lock_inboxes"], {"keys": keys})
-            connection.execute(self._queries["lock_work"], {"runs": texts(sorted(touched))})
+            owners = connection.execute(self._queries["lock_work"], {"runs": texts(sorted(touched))})
+            notify = any(owner != self.leases.owner for (owner,) in owners)
         tails = self._tails(connection, units)
         batch, mail, refusals = Batch(), dict[str, int](), list[Refusal | None]()
         for unit in units:
@@ -122,7 +132,7 @@ class PostgresStore(LibraryRecorder):
                     if append.stream.endswith(INBOX):
                         mail[append.stream.removesuffix(INBOX)] = append.expected + len(append.rows)
                 mail.update({row.stream.removesuffix(INBOX): row.version for row in posted})
-        return refusals, batch, mail
+        return refusals, batch, mail, notify
 
     def _tails(self, connection: Connection[Any], units: Sequence[Unit]) -> dict[str, Tail]:
         names = {append.stream for unit in units for append in unit.appends}
@@ -130,9 +140,9 @@ class PostgresStore(LibraryRecorder):
         found = connection.execute(self._queries["tails"], {"streams": texts(sorted(names))})
         return {name_of(stream): Tail(version, last) for stream, version, last in found}
 
-    def _store(self, connection: Connection[Any], batch: "Batch", mail: dict[str, int]) -> None:
+    def _store(self, connection: Connection[Any], batch: Batch, mail: dict[str, int], notify: bool) -> None:
         batch.heads.clear()  # checked already, against this transaction's own reading
-        connection.execute(self._queries["append"], batch.parameters())
+        self._append(connection, batch, notify=notify)
         if mail:
             runs = sorted(mail)
             grown = {"runs": texts(runs), "versions": [mail[run] for run in runs]}
@@ -146,11 +156,11 @@ class PostgresStore(LibraryRecorder):
                 connection = server.writer()
                 with connection.transaction():
                     while some := list(islice(left, UNITS)):
-                        refusals, batch, mail = self._admitted(connection, some)
+                        refusals, batch, mail, notify = self._admitted(connection, some)
                         for refusal in refusals:
                             if refusal is not None:
                                 raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
-                        self._store(connection, batch, mail)
+                        self._store(connection, batch, mail, notify)
                         self._own += bool(batch.rows)
             except psycopg.Error as error:
                 server.drop_writer()
@@ -279,18 +289,21 @@ class PostgresStore(LibraryRecorder):
     # ---- owning
 
     def hold(self, owner: str) -> None:
-        """Become the one executor of this log: a lock of a session of ours, gone with the process."""
+        """Have the whole log for oneself: a lock of a session of ours, gone with the process.
+
+        Raises `StoreBusy` while anybody executes it.
+        """
         server = self._server
         if self._holding is not None:
-            raise self._busy()
+            raise self._busy(*self._executor())
         try:
             connection = server.connect()
             (free,) = connection.execute(
                 self._queries["hold"], {"key": server.address.key("executor")}
             ).fetchone() or (False,)
-            if not free:
+            if not free or (living := self._rows("living")):
                 connection.close()
-                raise self._busy()
+                raise self._busy(*(self._executor() if not free else _named(*living[0])))
             since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
             named = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
             connection.execute(self._queries["set_executor"], named)
@@ -298,31 +311,38 @@ class PostgresStore(LibraryRecorder):
             raise server.typed(error, "hold") from error
         self._holding = connection
 
-    def _busy(self) -> StoreBusy:
-        holder = self._named()
-        name = f"{holder.owner} (pid {holder.pid} on {holder.host}, since {holder.since})"
-        return StoreBusy(
-            f"{self.url} is held by {name}; only one process at a time executes the runs of a store: "
-            "stop that one first",
-            name,
-        )
+    def _busy(self, name: str, holder: Holder) -> StoreBusy:
+        return StoreBusy(f"{self.url} is held by {name}: stop that one first", name)
 
-    def _named(self) -> Holder:
+    def _executor(self) -> tuple[str, Holder]:
         found = self._rows("executor")
-        owner, pid, host, since = found[0] if found else ("another process", 0, "", "")
-        return Holder(owner, pid, host, since)
+        return _named(*found[0]) if found else ("another process", Holder())
+
+    def holder(self) -> Holder | None:
+        """Who executes this log now, one of them; None: nobody."""
+        living = self._rows("living")
+        return _named(*living[0])[1] if living else None
 
     def holding(self) -> bool:
-        """Whether this object is still the executor."""
+        """Whether this object has the whole log for itself."""
         return self._holding is not None and not self._holding.closed
 
     def release(self) -> None:
-        """Stop being the executor."""
+        """Stop being an executor, or the only one."""
         connection, self._holding = self._holding, None
         if connection is not None:
             connection.close()
+        self.leases.leave()
 
     def close(self) -> None:
         """Release and close everything."""
-        self.release()
-        self._server.close()
+        try:
+            self.release()
+        except StoreError:  # the server is gone; our row goes by itself
+            pass
+        finally:
+            self._server.close()
+
+
+def _named(owner: str, pid: int, host: str, since: str) -> tuple[str, Holder]:
+    return f"{owner} (pid {pid} on {host}, since {since})", Holder(owner, pid, host, since)

@@ -27,9 +27,10 @@ WITH admitted AS (
     FROM unnest(%(digests)s::text[], %(contents)b::bytea[]) AS content (digest, data), admitted WHERE fine
     ON CONFLICT (digest) DO NOTHING
 ), dispatched AS (
-    INSERT INTO refold.work AS live (run_id, workflow, version, state, due_at, seen, generation, status, mail)
+    INSERT INTO refold.work AS live
+        (run_id, workflow, version, state, due_at, seen, generation, status, mail, owner)
     SELECT new.*, COALESCE((SELECT MAX(originator_version) FROM refold.stored_events
-        WHERE originator_id = new.run_id || '/inbox'), 0)
+        WHERE originator_id = new.run_id || '/inbox'), 0), %(owner)s::text
     FROM unnest(%(runs)s::text[], %(workflows)s::text[], %(pins)s::text[], %(conditions)s::text[],
         %(dues)s::float8[], %(seen)s::bigint[], %(generations)s::bigint[], %(statuses)s::text[])
         AS new (run_id, workflow, version, state, due_at, seen, generation, status), admitted WHERE fine
@@ -41,7 +42,7 @@ WITH admitted AS (
         IS DISTINCT FROM (excluded.state, excluded.due_at, excluded.seen, excluded.generation,
             excluded.status, excluded.version, excluded.workflow)
 )
-SELECT fine FROM admitted
+SELECT fine, CASE WHEN fine AND %(notify)s::bool THEN pg_notify(%(channel)s, '')::text END FROM admitted
 
 -- name: lock_inboxes
 -- Who writes to an inbox waits for who is doing so: else of many, all but one would have to begin again.
@@ -49,7 +50,7 @@ SELECT pg_advisory_xact_lock(key) FROM unnest(%(keys)s::bigint[]) AS wanted (key
 
 -- name: lock_work
 -- In the order in which everybody locks them, so nobody waits for one who waits for him.
-SELECT run_id FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) ORDER BY run_id FOR UPDATE
+SELECT owner FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) ORDER BY run_id FOR UPDATE
 
 -- name: tails
 -- Version and hash of the last rows of streams.
@@ -153,3 +154,76 @@ ON CONFLICT (only_one) DO UPDATE SET
 
 -- name: executor
 SELECT owner, pid, host, since FROM refold.executor
+
+-- ---- who executes
+
+-- name: join
+-- Nothing while somebody has the whole log for itself.
+INSERT INTO refold.workers (owner, host, pid, since, until)
+SELECT %(owner)s, %(host)s, %(pid)s, %(since)s, clock_timestamp() + make_interval(secs => %(ttl)s::float8)
+WHERE pg_try_advisory_xact_lock_shared(%(key)s::bigint)
+ON CONFLICT (owner) DO UPDATE SET until = excluded.until
+RETURNING owner
+
+-- name: beat
+-- Nothing when others have been allowed to take our runs meanwhile.
+UPDATE refold.workers SET until = clock_timestamp() + make_interval(secs => %(ttl)s::float8)
+WHERE owner = %(owner)s AND until > clock_timestamp() RETURNING owner
+
+-- name: leave
+WITH gone AS (DELETE FROM refold.workers WHERE owner = %(owner)s)
+UPDATE refold.work SET owner = NULL WHERE owner = %(owner)s AND state <> 'done'
+
+-- name: claim_due
+-- Runs that want attention and are nobody's, or of one who has not been heard of for too long.
+WITH free AS (
+    SELECT run_id FROM refold.work
+    WHERE ((state IN ('pending', 'waiting') AND due_at <= %(now)s::float8)
+        OR (mail > seen AND (state <> 'done' OR status = 'continued')))
+    AND run_id <> ALL(%(skip)s::text[])
+    AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
+        SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
+    ORDER BY due_at NULLS LAST, run_id LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+)
+UPDATE refold.work SET owner = %(owner)s FROM free WHERE work.run_id = free.run_id RETURNING work.run_id
+
+-- name: due_of_ours
+SELECT run_id FROM refold.work
+WHERE owner = %(owner)s AND ((state IN ('pending', 'waiting') AND due_at <= %(now)s::float8)
+    OR (mail > seen AND (state <> 'done' OR status = 'continued')))
+AND run_id <> ALL(%(skip)s::text[])
+ORDER BY due_at NULLS LAST, run_id LIMIT %(limit)s::bigint
+
+-- name: claim_running
+WITH free AS (
+    SELECT run_id FROM refold.work
+    WHERE state = 'running' AND run_id > %(after)s::text AND run_id <> ALL(%(skip)s::text[])
+    AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
+        SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
+    ORDER BY run_id LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+)
+UPDATE refold.work SET owner = %(owner)s FROM free WHERE work.run_id = free.run_id RETURNING work.run_id
+
+-- name: running_of_ours
+SELECT run_id FROM refold.work WHERE state = 'running' AND owner = %(owner)s AND run_id > %(after)s::text
+ORDER BY run_id LIMIT %(limit)s::bigint
+
+-- name: take
+UPDATE refold.work SET owner = %(owner)s
+WHERE run_id = %(run)s AND (owner IS NULL OR owner = %(owner)s OR state = 'done' OR NOT EXISTS (
+    SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp()))
+RETURNING run_id
+
+-- name: let_go
+UPDATE refold.work SET owner = NULL WHERE run_id = ANY(%(runs)s::text[]) AND owner = %(owner)s
+
+-- name: ended
+SELECT run_id FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) AND state = 'done'
+
+-- name: living
+SELECT owner, pid, host, since FROM refold.workers WHERE until > clock_timestamp() ORDER BY since, owner
+
+-- name: workers
+SELECT owner, host, pid, since, until > clock_timestamp(),
+    (SELECT COUNT(*) FROM refold.work WHERE work.owner = workers.owner AND state <> 'done')
+FROM refold.workers ORDER BY since, owner

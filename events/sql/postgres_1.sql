@@ -25,7 +25,7 @@ CREATE TABLE refold.stored_events (
 CREATE INDEX stored_events_commit ON refold.stored_events (commit_id);
 
 -- The dispatch table: a fold of the events, written in their transaction, rebuildable. `mail` is the
--- version of the run's inbox stream.
+-- version of the run's inbox stream. `owner` is no fold of anything: the worker that has the run in hand.
 CREATE TABLE refold.work (
     run_id TEXT COLLATE "C" PRIMARY KEY,
     workflow TEXT NOT NULL,
@@ -35,12 +35,23 @@ CREATE TABLE refold.work (
     seen BIGINT NOT NULL,
     generation BIGINT NOT NULL,
     status TEXT NOT NULL,
-    mail BIGINT NOT NULL DEFAULT 0
+    mail BIGINT NOT NULL DEFAULT 0,
+    owner TEXT
 );
 
 CREATE INDEX work_due ON refold.work (due_at) WHERE state IN ('pending', 'waiting');
 CREATE INDEX work_mail ON refold.work (run_id) WHERE mail > seen AND (state <> 'done' OR status = 'continued');
 CREATE INDEX work_running ON refold.work (run_id) WHERE state = 'running';
+CREATE INDEX work_owner ON refold.work (owner) WHERE state <> 'done';
+
+-- Who executes this log, and until when others must believe that it lives. Lost rows cost time, nothing else.
+CREATE TABLE refold.workers (
+    owner TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    since TEXT NOT NULL,
+    until TIMESTAMPTZ NOT NULL
+);
 
 -- Contents of values too large for their events, by the SHA-256 of the content. Random bytes and compressed
 -- files are most of them: not worth a try to compress.

@@ -12,6 +12,7 @@ from typing import Any, Self
 from msgspec import structs
 
 from ..engine.bodies import StepWrapper
+from ..engine.ends import Ends
 from ..engine.lookup import Runs
 from ..engine.settings import Settings
 from ..engine.step import Step
@@ -207,10 +208,9 @@ class TestEngine(Answering):
     async def _revive(self) -> None:
         """Abandon what is in memory, and start as a new process would."""
         old = self.worker
-        ends, old._ends = old._ends, {}
+        ends, old.ends = old.ends, Ends()
         tasks = old._bodies()
-        if old._timer is not None:
-            old._timer.cancel()
+        old.following.close()
         for live in [*old.live.values(), *old.recovery.lost.values()]:
             live.leave()
         old.live.clear()
@@ -227,7 +227,7 @@ class TestEngine(Answering):
             self._views = None
         self._start_anew(ends)
 
-    def _start_anew(self, ends: dict[str, list["asyncio.Future[Event]"]]) -> None:
+    def _start_anew(self, ends: Ends) -> None:
         door = self.door
         if isinstance(self._place, str | os.PathLike):
             door.close()
@@ -241,7 +241,7 @@ class TestEngine(Answering):
         self._worker = worker = Worker(store, self.workflows, self.clock, owner, self.settings)
         worker.bodies.around = self._around
         self._put_in_place(worker)
-        worker._ends.update(ends)
+        worker.ends = ends
         worker.start()
         self._load_all()
         self._replies.forget()

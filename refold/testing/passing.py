@@ -87,8 +87,7 @@ class Passing:
         """Whoever waits for a run hears of it: a test must not hang because of an answer that is refused."""
         worker = self._engine.worker
         if not worker.closing:
-            for run_id in list(worker._ends):
-                worker.fail_waiters(run_id, error)
+            worker.ends.fail_all(error)
 
     # ---- calm
 
@@ -202,7 +201,7 @@ class Passing:
         deadline, position = monotonic() + engine._patience, engine.store.position()
         while self._waiting and engine.store.position() == position and self._next() is None:
             if monotonic() > deadline:
-                for run_id in list(engine.worker._ends):
-                    engine.worker.fail_waiters(run_id, _stuck(engine.projections.fold_run(run_id)))
+                for run_id in list(engine.worker.ends.awaited()):
+                    engine.worker.ends.fail(run_id, _stuck(engine.projections.fold_run(run_id)))
                 return
             await asyncio.sleep(SLICE_S)

@@ -20,8 +20,8 @@ from pathlib import Path
 import anyio._backends._asyncio  # noqa: F401 - warm: every child would import it
 import msgspec
 
+import refold.engine.following
 import refold.engine.starting
-import refold.engine.worker
 from refold.engine import _compat
 from refold.engine.engine import Engine
 from refold.engine.loop import Loop
@@ -70,8 +70,8 @@ def executor(
     """One process: look at what the one before left, execute, and look again when nobody dies any more."""
     enter(scene)
     refold.engine.starting.new_seed = lambda clock=None: SEED  # type: ignore[attr-defined]
-    refold.engine.worker.SWEEP_S = 0.01  # what other processes write is noticed at once
-    refold.engine.worker.POLL_S = refold.engine.worker.IDLE_POLL_S = 0.004
+    refold.engine.following.SWEEP_S = 0.01  # what other processes write is noticed at once
+    refold.engine.following.POLL_S = refold.engine.following.IDLE_POLL_S = 0.004
     make = SyncedStore if case.synced else MortalStore
     if scene.store_path.exists():
         left = make(scene)

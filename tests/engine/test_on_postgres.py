@@ -93,12 +93,18 @@ async def test_another_process_votes_and_sends_while_one_executes(postgres: str)
         assert not engine.projections.check()
 
 
-async def test_a_second_executor_is_refused_by_name(postgres: str) -> None:
-    async with Engine(postgres, workflows=[asks]):
-        with pytest.raises(StoreError, match=r"is held by .*pid"):
-            await Engine(postgres, workflows=[asks]).__aenter__()
+async def test_who_needs_the_whole_log_for_himself_waits_for_the_executors(postgres: str) -> None:
     async with Engine(postgres, workflows=[asks]) as engine:
-        assert engine.store.holding()
+        with pytest.raises(StoreError, match=r"is held by .*pid"):
+            open_store(postgres).hold("maintenance")
+        store = engine.store
+    other = open_store(postgres)
+    other.hold("maintenance")
+    with pytest.raises(StoreError, match=r"is held by maintenance"):
+        await Engine(postgres, workflows=[asks]).__aenter__()
+    other.close()
+    async with Engine(postgres, workflows=[asks]) as engine:
+        assert engine.store is not store
 
 
 async def test_open_runs_move_from_a_file_to_a_server(postgres: str, tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ from typing import Any
 
 import pytest
 
-from refold.engine import engine as engine_module, starting as starting_module, worker as worker_module
+from refold.engine import (
+    engine as engine_module,
+    following as following_module,
+    starting as starting_module,
+    worker as worker_module,
+)
 from refold.events import log as log_module
 from refold.events.errors import StoreError
 from refold.events.memory import MemoryStore
@@ -260,8 +265,9 @@ def simulated(choices: Sequence[int] = ()) -> Iterator[SimLoop]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log_module, "perf_counter", lambda: 0.0)
         patch.setattr(worker_module, "monotonic", loop.time)
+        patch.setattr(following_module, "monotonic", loop.time)
         patch.setattr(worker_module, "Watchdog", _NoWatchdog)
-        patch.setattr(worker_module, "POLL_S", 0.1)
+        patch.setattr(following_module, "POLL_S", 0.1)
         patch.setattr(starting_module, "new_seed", lambda clock: next(seeds))
         patch.setattr(engine_module, "new_owner", lambda: f"owner-{next(owners)}-{PROCESS.get()}")
         asyncio.set_event_loop(loop)

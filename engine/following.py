@@ -1,0 +1,141 @@
+"""How a worker notices what others have written, what has fallen due, and who has died."""
+
+import asyncio
+import logging
+from time import monotonic
+from typing import Any
+
+from ..events.clock import own_timers
+from ..events.errors import StoreBusy, StoreError
+from . import blocked
+
+_log = logging.getLogger("refold.worker")
+
+POLL_S = 0.02
+"""How often to ask whether another process has written: 3 µs a time."""
+IDLE_POLL_S = 0.03
+"""The same while no run is busy: a wake-up costs 0.1 to 0.3 ms of CPU, mostly the host loop's."""
+PAGE = 500
+"""Runs taken from `work` per look."""
+CLOCK_JUMP_S = 1.0
+SWEEP_S = 1.0
+"""How often, while others write, to look for runs that nobody executes any more."""
+
+
+class Following:
+    """The eyes of one worker on its store."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self.look_at = float("inf")
+        """When, by the engine's clock, something in the store falls due."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweep, self._swept = False, 0.0
+        self._doubtful: set[str] = set()
+        """Runs that others may have taken while we were not heard of."""
+        self._drift = self._measure_drift()
+
+    def start(self) -> None:
+        """Look from time to time from now on, and when somebody says that there is something."""
+        self._timer = self._loop.call_later(POLL_S, self._tick)
+        self._worker.claims.listen(self._tick_now)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._worker.claims.close()
+
+    def _tick(self) -> None:
+        worker = self._worker
+        self._timer = self._loop.call_later(POLL_S if worker.busy else IDLE_POLL_S, self._tick)
+        try:
+            if not worker.claims.holding():
+                worker.retire(StoreBusy(f"another process has taken over {worker.store.url}: ask there"))
+                return
+            self._keep_claims()
+            if worker.claims.changed:
+                self._sweep = True
+                self.look()
+            elif worker.clock.now() >= self.look_at:
+                self.look()
+            swept_s = monotonic() - self._swept
+            if (self._sweep and swept_s > SWEEP_S) or swept_s > worker.claims.sweep_s:
+                self.take_running()  # a zombie, or one who died, may have left a run behind
+        except StoreError as error:
+            _log.error("the store cannot be read: %s", error)
+            self.look_at = 0.0
+        self._watch_clock()
+
+    def _tick_now(self) -> None:
+        """Somebody says that there is something for us."""
+        if self._timer is not None and not self._worker.closing:
+            self._timer.cancel()
+            self._tick()
+
+    def _watch_clock(self) -> None:
+        drift = self._measure_drift()
+        if abs(drift - self._drift) > CLOCK_JUMP_S:
+            self._drift = drift
+            for live in list(self._worker.live.values()):
+                live.deadlines.rearm()
+            self.look()
+
+    def _measure_drift(self) -> float:
+        clock = self._worker.clock
+        return 0.0 if own_timers(clock) else clock.now() - monotonic()
+
+    # ---- what is ours
+
+    def _keep_claims(self) -> None:
+        worker = self._worker
+        if not worker.claims.tick():
+            _log.warning("this worker was not heard of for longer than its lease; are its runs its own?")
+            self._doubtful.update(worker.live)
+        for run_id in sorted(self._doubtful):
+            live = worker.live.get(run_id)
+            if live is not None and live.undurable:
+                continue  # its append tells
+            self._doubtful.discard(run_id)
+            if live is not None and not live.lost and not worker.claims.take(run_id):
+                live.give_up()
+
+    def take_running(self) -> None:
+        """Have every run that is in the middle of something brought back, unless it is here."""
+        worker = self._worker
+        self._sweep, self._swept = False, monotonic()
+        after = ""
+        while page := worker.claims.running(after, PAGE, worker.blocked):
+            for run_id in page:
+                live = worker.live.get(run_id)
+                if live is not None and live.run.closed:
+                    self._sweep = True  # repaired before we know that its end is stored: look again
+                elif live is not None and live.idle and live.tail.version < worker.store.tail(run_id).version:
+                    worker.evict(run_id)  # a zombie went on with it, and has left it
+                worker.recovery.enqueue(run_id)
+            after = page[-1]
+        for run_id in worker.ends.awaited() - worker.live.keys():  # it may have ended elsewhere
+            if (work := worker.store.work(run_id)) is not None and work.state == "done":
+                worker.recovery.enqueue(run_id)
+
+    def look(self) -> None:
+        """Take what is due from the store, deliver mail to those who are here."""
+        worker = self._worker
+        now = worker.clock.now()
+        limit = PAGE + len(worker.live)
+        due, newborn = worker.claims.due(now, limit, worker.blocked), False
+        for run_id in due:
+            live = worker.live.get(run_id)
+            if live is None:
+                worker.recovery.enqueue(run_id)
+                if run_id in worker.blocked:
+                    blocked.take_requests(worker, run_id)
+            elif live.undurable and not live.run.activation:
+                newborn = True  # its row does not say yet that it has begun: an empty inbox for each child
+            elif not live.lost:
+                worker.drain_inbox(live)
+        for run_id in worker.claims.ended(worker.ends.awaited() - worker.live.keys()):
+            worker.recovery.enqueue(run_id)
+        more = newborn or len(due) >= limit  # those that did not fit on the page are due, too
+        self.look_at = 0.0 if more else worker.store.next_due(now) or float("inf")

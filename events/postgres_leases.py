@@ -1,0 +1,127 @@
+"""Many executors of one log on PostgreSQL: who lives, and which runs are whose. The log fences."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from .clock import SystemClock, to_datetime
+from .errors import StoreBusy, StoreError
+from .postgres_batch import name_of, text_of, texts
+from .postgres_server import Server
+
+
+class Leases:
+    """Each worker has a row that says until when it lives, by the database's clock; each run, whose it is.
+
+    So it costs one update for a worker to keep all its runs, however many.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        queries: dict[str, Any],
+        ask: Callable[..., list[tuple[Any, ...]]],
+        holder: Callable[[], str],
+    ) -> None:
+        self._server, self._queries, self._ask, self._holder = server, queries, ask, holder
+        self.owner: str | None = None
+        """Of the runs that this process starts; None: it executes nothing."""
+        self._listener: Connection[Any] | None = None
+        self.channel = f"refold_{server.address.schema}"
+
+    def _write(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        server = self._server
+        with server.lock:
+            try:
+                cursor = server.writer().execute(self._queries[query], parameters)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                server.drop_writer()
+                raise server.typed(error, "write") from error
+
+    def join(self, owner: str, ttl: float) -> None:
+        """Live for `ttl` seconds. Raises `StoreError`."""
+        since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
+        me = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
+        if not self._write("join", ttl=ttl, key=self._server.address.key("executor"), **me):
+            raise StoreBusy(
+                f"{self._server.address.url} is held by {self._holder()}; nothing executes "
+                "meanwhile: try again"
+            )
+        self.owner = owner
+
+    def beat(self, ttl: float) -> bool:
+        """Live on; False: we had been given up, and others may have taken our runs."""
+        if self._write("beat", owner=self.owner, ttl=ttl):
+            return True
+        assert self.owner is not None
+        self.join(self.owner, ttl)
+        return False
+
+    def due(self, now: float, limit: int, skip: list[str]) -> list[str]:
+        """See `Store.due`: of our own runs, and of those that are nobody's, which become ours."""
+        asked = {"now": now, "limit": limit, "owner": self.owner, "skip": texts(skip)}
+        claimed = self._write("claim_due", **asked)
+        ours = self._ask("due_of_ours", **asked)
+        return [name_of(run) for run in dict.fromkeys(row[0] for row in (*claimed, *ours))]
+
+    def running(self, after: str, limit: int, skip: list[str]) -> list[str]:
+        """See `Store.running`: as in `due`."""
+        asked = {"after": text_of(after), "limit": limit, "owner": self.owner, "skip": texts(skip)}
+        self._write("claim_running", **asked)
+        return [name_of(run) for (run,) in self._ask("running_of_ours", **asked)]
+
+    def take(self, run_id: str) -> bool:
+        """Make a run ours, if it is nobody's."""
+        return bool(self._write("take", run=text_of(run_id), owner=self.owner))
+
+    def let_go(self, runs: list[str]) -> None:
+        """They are nobody's from now on."""
+        self._write("let_go", runs=texts(runs), owner=self.owner)
+
+    def ended(self, runs: list[str]) -> list[str]:
+        """Those that are done."""
+        return [name_of(run) for (run,) in self._ask("ended", runs=texts(runs))]
+
+    def workers(self) -> list[tuple[Any, ...]]:
+        """Owner, host, pid, since, whether it lives, and how many runs it has, of each worker."""
+        return self._ask("workers")
+
+    def leave(self) -> None:
+        """Give up all runs, and the row. Idempotent."""
+        owner, self.owner = self.owner, None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if owner is not None:
+            self._write("leave", owner=owner)
+
+    # ---- hints
+
+    def listen(self) -> int:
+        """A file descriptor that is readable when somebody has something for us; -1: there is none."""
+        if not self._server.address.prepare:
+            return -1  # a pooler hands notifications to whomever has the connection by then
+        try:
+            self._listener = self._server.connect()
+            self._listener.execute(f'LISTEN "{self.channel}"'.encode())
+            return self._listener.fileno()
+        except psycopg.Error as error:
+            raise self._server.typed(error, "listen to") from error
+
+    def heard(self) -> bool:
+        """Take the notifications; False: the connection is gone."""
+        listener = self._listener
+        if listener is None:
+            return False
+        try:
+            for _ in listener.notifies(timeout=0):
+                pass
+        except (psycopg.Error, StoreError):
+            listener.close()
+            self._listener = None
+            return False
+        return True
