@@ -19,11 +19,11 @@ class Claims(Protocol):
         """Whether this process still executes the store."""
         ...
 
-    def due(self, now: float, limit: int, skip: Collection[str]) -> list[str]:
-        """Runs of ours that want attention, and others that nobody else has, now ours."""
+    def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
+        """Runs of ours that want attention, and at most `room` that nobody else has, now ours."""
         ...
 
-    def running(self, after: str, limit: int, skip: Collection[str]) -> list[str]:
+    def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
         """Runs in the middle of something, in order: ours, and those whose owner is gone, now ours."""
         ...
 
@@ -76,10 +76,10 @@ class Alone:
     def holding(self) -> bool:
         return self._store.holding()
 
-    def due(self, now: float, limit: int, skip: Collection[str]) -> list[str]:
+    def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
         return self._store.due(now, limit + len(skip))
 
-    def running(self, after: str, limit: int, skip: Collection[str]) -> list[str]:
+    def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
         return self._store.running(after, limit)
 
     def take(self, run_id: str) -> bool:
@@ -128,14 +128,16 @@ class Shared:
     def holding(self) -> bool:
         return True
 
-    def due(self, now: float, limit: int, skip: Collection[str]) -> list[str]:
+    def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
         self._free()
-        found: list[str] = self._leases.due(now, limit, list(skip))
+        found: list[str] = self._leases.due(now, limit, list(skip), room)
         return found
 
-    def running(self, after: str, limit: int, skip: Collection[str]) -> list[str]:
+    def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
         self._free()
-        found: list[str] = self._leases.running(after, limit, list(skip))
+        if not after:
+            self._leases.bury()
+        found: list[str] = self._leases.running(after, limit, list(skip), room)
         return found
 
     def take(self, run_id: str) -> bool:

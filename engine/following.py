@@ -30,6 +30,8 @@ class Following:
         self._loop = asyncio.get_running_loop()
         self.look_at = float("inf")
         """When, by the engine's clock, something in the store falls due."""
+        self.starved = False
+        """There was no room for runs that may be due."""
         self._timer: asyncio.TimerHandle | None = None
         self._sweep, self._swept = False, 0.0
         self._doubtful: set[str] = set()
@@ -106,7 +108,7 @@ class Following:
         worker = self._worker
         self._sweep, self._swept = False, monotonic()
         after = ""
-        while page := worker.claims.running(after, PAGE, worker.blocked):
+        while page := worker.claims.running(after, PAGE, worker.blocked, worker.room):
             for run_id in page:
                 live = worker.live.get(run_id)
                 if live is not None and live.run.closed:
@@ -124,7 +126,7 @@ class Following:
         worker = self._worker
         now = worker.clock.now()
         limit = PAGE + len(worker.live)
-        due, newborn = worker.claims.due(now, limit, worker.blocked), False
+        due, newborn = worker.claims.due(now, limit, worker.blocked, worker.room), False
         for run_id in due:
             live = worker.live.get(run_id)
             if live is None:
@@ -138,4 +140,5 @@ class Following:
         for run_id in worker.claims.ended(worker.ends.awaited() - worker.live.keys()):
             worker.recovery.enqueue(run_id)
         more = newborn or len(due) >= limit  # those that did not fit on the page are due, too
+        self.starved = worker.room == 0
         self.look_at = 0.0 if more else worker.store.next_due(now) or float("inf")

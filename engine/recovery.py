@@ -93,6 +93,11 @@ class Recovery:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def queued(self) -> int:
+        """How many runs are to be brought back."""
+        return len(self._queued)
+
     def holds(self, run_id: str) -> bool:
         """Whether the run is on its way."""
         return run_id in self._queued or run_id in self.lost

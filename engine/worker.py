@@ -193,6 +193,12 @@ class Worker:
         return len(self.live) > len(self._idle)
 
     @property
+    def room(self) -> int:
+        """How many more runs may be busy."""
+        coming = self.recovery.queued
+        return max(0, self.settings.max_active - (len(self.live) - len(self._idle)) - coming)
+
+    @property
     def has_room(self) -> bool:
         """Whether one more run may be busy."""
         return len(self.live) - len(self._idle) < self.settings.max_active
@@ -276,7 +282,7 @@ class Worker:
         if due is not None and due <= self.clock.now():
             return  # its alarm rings next: let go now, it would be loaded and let go again for ever
         self._idle.add(live)
-        self.recovery.wake()
+        self._has_room_again()
         while self._idle.bytes > self.settings.memory_bytes and self._idle:
             self.evict(self._idle.cheapest())
 
@@ -319,7 +325,12 @@ class Worker:
         self.ends.tell(live.run_id, end)
         if isinstance(end, t.RunContinued):
             self.mail_for(live.run_id)  # what came while its last append was under way goes along
+        self._has_room_again()
+
+    def _has_room_again(self) -> None:
         self.recovery.wake()
+        if self.following.starved:
+            self.look_again()
 
     def end_of(self, run_id: str) -> "asyncio.Future[Event]":
         """A future of the run's end event; fails when the run is blocked here."""

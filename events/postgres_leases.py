@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -45,7 +46,13 @@ class Leases:
     def join(self, owner: str, ttl: float) -> None:
         """Live for `ttl` seconds. Raises `StoreError`."""
         since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
-        me = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
+        me = {
+            "owner": owner,
+            "pid": os.getpid(),
+            "host": os.uname().nodename,
+            "since": since,
+            "place": _place(),
+        }
         if not self._write("join", ttl=ttl, key=self._server.address.key("executor"), **me):
             raise StoreBusy(
                 f"{self._server.address.url} is held by {self._holder()}; nothing executes "
@@ -61,17 +68,30 @@ class Leases:
         self.join(self.owner, ttl)
         return False
 
-    def due(self, now: float, limit: int, skip: list[str]) -> list[str]:
-        """See `Store.due`: of our own runs, and of those that are nobody's, which become ours."""
-        asked = {"now": now, "limit": limit, "owner": self.owner, "skip": texts(skip)}
-        claimed = self._write("claim_due", **asked)
-        ours = self._ask("due_of_ours", **asked)
+    def bury(self) -> int:
+        """Forget workers at this very place whose process is gone: nobody needs to wait for their leases."""
+        place = _place()
+        if not place:
+            return 0
+        found = self._ask("neighbours", place=place, owner=self.owner)
+        gone = [owner for owner, pid in found if not _lives(pid)]
+        if gone:
+            self._write("bury", owners=gone)
+        return len(gone)
+
+    def due(self, now: float, limit: int, skip: list[str], room: int) -> list[str]:
+        """See `Store.due`: of our own runs, and of at most `room` that are nobody's, which become ours."""
+        asked = {"now": now, "owner": self.owner, "skip": texts(skip)}
+        claimed = self._write("claim_due", limit=room, **asked) if room > 0 else []
+        ours = self._ask("due_of_ours", limit=limit, **asked)
         return [name_of(run) for run in dict.fromkeys(row[0] for row in (*claimed, *ours))]
 
-    def running(self, after: str, limit: int, skip: list[str]) -> list[str]:
+    def running(self, after: str, limit: int, skip: list[str], room: int) -> list[str]:
         """See `Store.running`: as in `due`."""
-        asked = {"after": text_of(after), "limit": limit, "owner": self.owner, "skip": texts(skip)}
-        self._write("claim_running", **asked)
+        asked = {"after": text_of(after), "owner": self.owner}
+        if room > 0:
+            self._write("claim_running", limit=room, skip=texts(skip), **asked)
+        asked["limit"] = limit
         return [name_of(run) for (run,) in self._ask("running_of_ours", **asked)]
 
     def take(self, run_id: str) -> bool:
@@ -125,3 +145,22 @@ class Leases:
             self._listener = None
             return False
         return True
+
+
+def _place() -> str:
+    """This start of this machine, and this space of process ids; empty where that cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -159,8 +159,8 @@ SELECT owner, pid, host, since FROM refold.executor
 
 -- name: join
 -- Nothing while somebody has the whole log for itself.
-INSERT INTO refold.workers (owner, host, pid, since, until)
-SELECT %(owner)s, %(host)s, %(pid)s, %(since)s, clock_timestamp() + make_interval(secs => %(ttl)s::float8)
+INSERT INTO refold.workers (owner, host, pid, place, since, until)
+SELECT %(owner)s, %(host)s, %(pid)s, %(place)s, %(since)s, clock_timestamp() + make_interval(secs => %(ttl)s::float8)
 WHERE pg_try_advisory_xact_lock_shared(%(key)s::bigint)
 ON CONFLICT (owner) DO UPDATE SET until = excluded.until
 RETURNING owner
@@ -219,6 +219,13 @@ UPDATE refold.work SET owner = NULL WHERE run_id = ANY(%(runs)s::text[]) AND own
 
 -- name: ended
 SELECT run_id FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) AND state = 'done'
+
+-- name: neighbours
+-- Workers of which one at this place can tell whether they live.
+SELECT owner, pid FROM refold.workers WHERE place = %(place)s AND owner <> %(owner)s
+
+-- name: bury
+DELETE FROM refold.workers WHERE owner = ANY(%(owners)s::text[])
 
 -- name: living
 SELECT owner, pid, host, since FROM refold.workers WHERE until > clock_timestamp() ORDER BY since, owner

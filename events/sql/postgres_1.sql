@@ -49,6 +49,7 @@ CREATE TABLE refold.workers (
     owner TEXT PRIMARY KEY,
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
+    place TEXT NOT NULL,
     since TEXT NOT NULL,
     until TIMESTAMPTZ NOT NULL
 );

@@ -7,7 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from refold import Context, Engine, StoreError, step, workflow
+from refold import Context, Engine, step, workflow
+from refold.errors import StoreBusy
 from refold.events.open import open_store
 from refold.events.transfer import export_log, import_log
 from tests.engine.kit import waiting
@@ -94,17 +95,18 @@ async def test_another_process_votes_and_sends_while_one_executes(postgres: str)
 
 
 async def test_who_needs_the_whole_log_for_himself_waits_for_the_executors(postgres: str) -> None:
-    async with Engine(postgres, workflows=[asks]) as engine:
-        with pytest.raises(StoreError, match=r"is held by .*pid"):
-            open_store(postgres).hold("maintenance")
-        store = engine.store
     other = open_store(postgres)
+    async with Engine(postgres, workflows=[asks]):
+        with pytest.raises(StoreBusy, match=r"is held by .*pid"):
+            other.hold("maintenance")
     other.hold("maintenance")
-    with pytest.raises(StoreError, match=r"is held by maintenance"):
+    with pytest.raises(StoreBusy, match=r"is held by maintenance"):
         await Engine(postgres, workflows=[asks]).__aenter__()
+    other.release()
+    async with Engine(postgres, workflows=[asks]), Engine(postgres, workflows=[asks]):
+        assert other.holder() is not None
+    assert other.holder() is None
     other.close()
-    async with Engine(postgres, workflows=[asks]) as engine:
-        assert engine.store is not store
 
 
 async def test_open_runs_move_from_a_file_to_a_server(postgres: str, tmp_path: Path) -> None:
