@@ -176,10 +176,14 @@ class PostgresStore(LibraryRecorder):
         key = {"key": self._server.address.key("positions")}
 
         def ask(connection: Connection[Any]) -> list[tuple[Any, ...]]:
-            with connection.transaction(), connection.pipeline():
+            # All at once: a process that freezes in between would hold everybody up who reads.
+            with connection.pipeline():
+                connection.execute("BEGIN")
                 connection.execute(self._queries["lock_positions"], key)
                 connection.execute(self._queries["give_positions"])
-                return connection.execute(self._queries[query], parameters, binary=True).fetchall()
+                found = connection.execute(self._queries[query], parameters, binary=True)
+                connection.execute("COMMIT")
+                return found.fetchall()
 
         return self._read(ask)
 

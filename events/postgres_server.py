@@ -17,6 +17,8 @@ from .errors import ConfigurationError, SchemaMismatch, StoreCorrupt, StoreError
 SCHEMA_VERSION = 1
 OLDEST_SERVER = 150_000
 DEFAULT_SCHEMA = "refold"
+FROZEN_MS = 5_000
+"""How long a transaction may wait for its process."""
 
 _SQL = Path(__file__).with_name("sql")
 _log = logging.getLogger("refold.postgres")
@@ -112,6 +114,8 @@ class Server:
         if self.address.prepare:
             # Arrays make PostgreSQL plan anew every time: 0.83 ms an append instead of 0.46 (fsync off).
             connection.execute("SET plan_cache_mode = force_generic_plan")
+            # A process that freezes in the middle of a transaction must not hold up the others for ever.
+            connection.execute(f"SET idle_in_transaction_session_timeout = {FROZEN_MS}")
         return connection
 
     @contextmanager
