@@ -1,6 +1,7 @@
 """Tools for testing with Refold, and the conformance suite that any store must pass."""
 
 from .clock import VirtualClock
+from .crash import CrashDifference, CrashReport, durable_crash
 from .engine import TestEngine
 from .mocks import Call, Mock, MockError
 from .passing import NothingHappens
@@ -9,6 +10,8 @@ from .store import StoreConformance
 
 __all__ = [
     "Call",
+    "CrashDifference",
+    "CrashReport",
     "Mock",
     "MockError",
     "NothingHappens",
@@ -16,6 +19,7 @@ __all__ = [
     "StoreConformance",
     "TestEngine",
     "VirtualClock",
+    "durable_crash",
     "history_files",
     "replay_history",
 ]

@@ -125,13 +125,16 @@ class TestEngine(Answering):
             door.close()
 
     def _new_door(self) -> Door:
-        place = self._place
-        door = Door(open_store(place) if isinstance(place, str | os.PathLike) else place)
+        door = Door(self._open_place())
         door.on_death, (door.die_before, door.die_after) = self._died, self._dying
         rows = door.scan(max(door.position() - 1, 0), 1)
         if rows:  # log time never goes back
             self.time.move_to(rows[-1].event().at.timestamp())
         return door
+
+    def _open_place(self) -> Store:
+        place = self._place
+        return open_store(place) if isinstance(place, str | os.PathLike) else place
 
     def _put_in_place(self, worker: Worker) -> None:
         self.bodies = TestBodies(worker.bodies, self.time, self._mocks, self._strict)
@@ -202,6 +205,8 @@ class TestEngine(Answering):
         worker = self.worker
         if worker.recovery._task is not None:
             worker.recovery._task.cancel()
+        if worker._timer is not None:
+            worker._timer.cancel()
         self._reviving = worker._loop.create_task(self._revive(), name="refold-test-crash")
 
     async def _revive(self) -> None:
@@ -209,8 +214,6 @@ class TestEngine(Answering):
         old = self.worker
         ends, old._ends = old._ends, {}
         tasks = old._bodies()
-        if old._timer is not None:
-            old._timer.cancel()
         for live in [*old.live.values(), *old.recovery.lost.values()]:
             live.leave()
         old.live.clear()
