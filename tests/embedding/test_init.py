@@ -110,7 +110,7 @@ def test_what_it_writes_is_tidy(here: Path) -> None:
         pytest.skip("ruff is not installed")
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length=110", "shop"],
-            capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length=110"],
+            cwd="shop", capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
