@@ -94,8 +94,23 @@ class Screen:
             line.stop()
 
 
+class Page(Screen):
+    """Lines that are collected, to be shown together, for as much of a terminal as there is now."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.stream, self.terminal, self.colours = screen.stream, screen.terminal, screen.colours
+        self.unicode, self._console = screen.unicode, screen._console
+        size = shutil.get_terminal_size((PIPE_WIDTH, 24))
+        self.width, self.height = max(size.columns, MIN_WIDTH), size.lines
+        self.lines: list[Line] = []
+
+    def print(self, *parts: Cell) -> None:
+        """Keep one line."""
+        self.lines.append([span for part in parts for span in _spans(part)])
+
+
 class LiveLine:
-    """The changing line; `update` is cheap and does nothing where there is no terminal."""
+    """The changing lines; `update` is cheap and does nothing where there is no terminal."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
@@ -106,7 +121,19 @@ class LiveLine:
         if not self.screen.colours:
             return
         line = [span for part in parts for span in _spans(part)]
-        text = _text(_cut(line, self.screen.width - 1))
+        self._replace(_text(_cut(line, self.screen.width - 1)))
+
+    def show(self, page: Page) -> None:
+        """Replace the line by all of these."""
+        if not self.screen.colours:
+            return
+        text = _text([])
+        for line in page.lines:
+            text.append(_text(_cut(line, page.width - 1))).append("\n")
+        text.rstrip()
+        self._replace(text)
+
+    def _replace(self, text: Any) -> None:
         if self._live is None:
             from rich.live import Live
 
