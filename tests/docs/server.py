@@ -24,12 +24,10 @@ def obey(order: dict[str, Any]) -> None:
     """In the forked process: become the command."""
     signal.alarm(HANGS_S)
     os.setpgid(0, 0)
-    for name, fd, flags in (
-        (os.devnull, 0, os.O_RDONLY),
-        (order["out"], 1, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-        (order["err"], 2, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-    ):
-        os.dup2(os.open(name, flags), fd)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", line_buffering=True)  # type: ignore[union-attr]
     os.chdir(order["folder"])

@@ -24,8 +24,7 @@ class Done:
     """How a command has ended."""
 
     code: int
-    out: str
-    err: str
+    told: str
 
 
 class Server:
@@ -55,10 +54,11 @@ class Job:
 
     def __init__(self, server: Server, folder: Path, number: int, command: list[str]) -> None:
         self._server = server
-        self._out, self._err = (folder.parent / f"{folder.name}.{number}.{kind}" for kind in ("out", "err"))
+        self._output = folder.parent / f"{folder.name}.{number}"
+        self._shown = 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("REFOLD", "PYTEST", "COV"))}
         order = {
-            "command": command, "folder": str(folder), "out": str(self._out), "err": str(self._err),
+            "command": command, "folder": str(folder), "output": str(self._output),
             "environment": environment | {"NO_COLOR": "1", "USER": "ana", "TZ": "UTC"},
         }  # fmt: skip
         self.pid = server.ask(order)
@@ -66,25 +66,29 @@ class Job:
 
     def told(self) -> str:
         """What it has printed so far."""
-        return "".join(path.read_text() for path in (self._err, self._out) if path.exists())
+        return self._output.read_text() if self._output.exists() else ""
+
+    def rest(self) -> str:
+        """What it has printed behind what it was watched for."""
+        return self.told()[self._shown :]
 
     def wait(self) -> Done:
         """Until it has ended."""
         if self._code is None:
             self._code = self._server.ask({"await": self.pid})
-        out, err = ((p.read_text() if p.exists() else "") for p in (self._out, self._err))
-        return Done(self._code, out, err)
+        return Done(self._code, self.told())
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         if self._code is None:
             os.kill(self.pid, how)
 
     def until(self, text: str) -> None:
-        """Wait until it has printed that."""
+        """Wait until it has printed that line."""
         deadline = monotonic() + PATIENCE_S
-        while text not in self.told():
+        while f"{text}\n" not in self.rest():
             assert monotonic() < deadline, f"it has not said {text!r} but:\n{self.told()}"
-            sleep(0.02)
+            sleep(0.01)
+        self._shown += self.rest().index(f"{text}\n") + len(text) + 1
 
 
 class Terminal:
@@ -94,6 +98,7 @@ class Terminal:
         self._server = server
         self.folder = folder
         self._jobs: list[Job] = []
+        self._beside: list[Job] = []
         self._number = 0
 
     def start(self, *command: str) -> Job:
@@ -114,19 +119,20 @@ class Terminal:
         if words[0] == "kill":
             return self._kill(words)
         if words[0] == "wait":
-            return self._jobs[-1].wait().out
+            self._beside[-1].wait()
+            return self._beside[-1].rest()
         if words[0] in ("refold", "python") and not SHELL_CHARACTERS & set(re.sub(r"'[^']*'", "", line[:-2])):
             job = self.start(*(words[1:] if words[0] == "python" else words))
             if beside:
+                self._beside.append(job)
                 for wanted in expected.splitlines():
                     job.until(wanted)
                 return expected
-            done = job.wait()
-            return done.err + done.out
+            return job.wait().told
         return self._in_a_shell(line)
 
     def _kill(self, words: list[str]) -> str:
-        job = self._jobs[-1]
+        job = self._beside[-1]
         job.kill(signal.SIGKILL if "-9" in words else signal.SIGTERM)
         job.wait()
         return ""

@@ -41,6 +41,23 @@ def test_what_differs_from_time_to_time_is_left_out_and_nothing_else() -> None:
     assert not same("2 completed", "3 completed")
 
 
+EXAMPLES = sorted((DOCS / "examples").glob("*/*.py"))
+
+
+@pytest.mark.parametrize("program", EXAMPLES, ids=lambda p: p.name)
+def test_an_example_is_shown_whole_on_its_page(program: Path) -> None:
+    page = DOCS / "examples" / f"{program.parent.name}.md"
+    assert [b.text for b in blocks(page) if b.file == program.name] == [program.read_text()]
+
+
+def test_every_example_is_killed_and_run_again() -> None:
+    pages = [page for page in (DOCS / "examples").glob("*.md") if page.stem != "index"]
+    assert len(pages) == 5
+    for page in [*pages, DOCS / "tutorial" / "first-run.md"]:
+        typed_lines = "".join(b.text for b in blocks(page) if b.kind == "console")
+        assert re.search(r"kill -9 \$!\n(.*\n)*\$ (refold run|python) ", typed_lines), page
+
+
 def test_every_link_leads_to_a_page_and_a_part_of_it() -> None:
     dead = []
     for page in PAGES:
