@@ -18,7 +18,7 @@ from ..events.errors import ActRefused, ConfigurationError, RunEnded, RunNotFoun
 from ..events.hold import Holder
 from ..events.store import Store
 from ..events.stream import INBOX
-from ..projections.why import Standing
+from ..projections.why import Standing, stand
 from .exits import OK
 from .screen import Screen
 from .stores import executor_of, existing
@@ -29,6 +29,8 @@ from .why_words import executes, go_on, tell
 TAKEN_S = 2.0
 """How long to wait until the process that executes the store has taken a message."""
 LOOK_S = 0.01
+FIRST = 200
+"""Events that are folded where nobody asks how the run stands: all of 30,000 would take half a second."""
 _MESSAGES = frozenset(kind.TAG for kind in (t.SignalSent, t.CancelSent, t.VoteSent, t.RequestSent))
 
 Say = Callable[[Engine], Awaitable[Any]]
@@ -47,6 +49,7 @@ class Fate(NamedTuple):
     """What its owner noted about it, or empty."""
     executor: Holder | None
     standing: Standing
+    """Whole for `--json` and of what was taken; else of the run's first events: where its code is."""
 
 
 def principal() -> str:
@@ -93,7 +96,9 @@ async def _speak(args: argparse.Namespace, say: Say, check: Check | None) -> Fat
         taken, note = sent == 0, ""
         if sent and executor is not None:
             taken, note = await _taken(store, run_id, sent, before)
-        return Fate(run_id, value, taken, note, executor, look(store, run_id))
+        told = args.json or (taken and executor is not None)
+        standing = look(store, run_id) if told else stand(store.read(run_id, 0, FIRST))
+        return Fate(run_id, value, taken, note, executor, standing)
 
 
 def current(store: Store, run_id: str) -> str:
@@ -155,11 +160,11 @@ def _what_next(args: argparse.Namespace, screen: Screen, fate: Fate) -> None:
     standing, executor = fate.standing, fate.executor
     if fate.note:
         screen.print("  ", visible(fate.note))
-    if executor is None and not standing.over:
+    if executor is None:
         waits = "it goes on" if fate.taken else "the run takes it"
         screen.print(f"  no process executes this store now: {waits} when one does, started with")
         screen.print("      ", (visible(command_line(go_on(standing), args.store)), "cyan"))
-    elif executor is not None and not fate.taken:
+    elif not fate.taken:
         screen.print(
             f"  {visible(executes(executor))}, and has not taken it yet: refold why ", visible(fate.run_id)
         )

@@ -244,7 +244,7 @@ async def fails(ctx: Context, how: str) -> None:
         await take()
         raise KeyError("price")
     elif how == "as new":
-        await ctx.continue_as_new("step")
+        ctx.continue_as_new("step")
     else:
         await ctx.wait_for_event("go")
 
