@@ -10,7 +10,7 @@ import pytest
 from refold import Context, RunFailed, step, workflow
 from refold.events import types as t
 from tests.cli.door import Door
-from tests.engine.kit import of, seen, waiting
+from tests.engine.kit import of, seen, until, waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +81,11 @@ async def asks(ctx: Context, parcel: str) -> list[object]:
     return [*decision.selections, answer]
 
 
+@workflow
+async def family(ctx: Context) -> None:
+    await ctx.child(asks, "p")
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     global broken
@@ -114,6 +119,14 @@ async def test_a_rejection_closes_the_gate(door: Door) -> None:
         await door.beside("reject", "p1", "--by", "ben", "--feedback", "too early")
         with pytest.raises(RunFailed, match="too early"):
             await handle.result()
+
+
+async def test_a_vote_for_the_parent_is_told_of_the_child_that_waits_for_it(door: Door) -> None:
+    async with door.engine(family) as e:
+        await e.start(family, id="p1")
+        await until(lambda: (found := e.store.work("p1~1")) is not None and found.state == "waiting")
+        assert "refold approve p1~1" in await door.beside("approve", "p1", "--by", "ana", code=3)
+        assert "it asks for approve or reject" not in await door.beside("approve", "p1~1", "--by", "ana")
 
 
 async def test_pause_resume_and_terminate_tell_how_the_run_stands_now(door: Door) -> None:

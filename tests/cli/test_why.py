@@ -94,6 +94,7 @@ async def test_each_thing_that_a_run_waits_for_is_named_with_what_would_move_it(
             "it counts as rejected, unless it is escalated",
             'number#1 asks "How many?" and needs an answer, since',
             "it waits for the event paid, since",
+            ", which waits for the event go",
             "it waits for its child r~1 (child), since",
             "step flaky#1 failed (attempt 1 of 5: ConnectionError: no answer) and is tried again at",
             "step slow#1 is running (attempt 1), since",
