@@ -52,4 +52,12 @@ def _sql(commands: Any) -> None:
     parser.add_argument("--csv", action="store_true", help="print CSV, for spreadsheets")
 
 
-COMMANDS = (_export, _import, _sql)
+def _doctor(commands: Any) -> None:
+    add(
+        commands, "doctor", ".doctor:doctor",
+        "check this machine, this installation and a store; say what is wrong and what to do",
+        "  refold doctor\n  refold doctor --store shop.db --json",
+    )  # fmt: skip
+
+
+COMMANDS = (_export, _import, _sql, _doctor)
