@@ -126,7 +126,8 @@ async def test_a_vote_for_the_parent_is_told_of_the_child_that_waits_for_it(door
         await e.start(family, id="p1")
         await until(lambda: (found := e.store.work("p1~1")) is not None and found.state == "waiting")
         assert "refold approve p1~1" in await door.beside("approve", "p1", "--by", "ana", code=3)
-        assert "it asks for approve or reject" not in await door.beside("approve", "p1~1", "--by", "ana")
+        said = await door.beside("approve", "p1~1", "--by", "ana")
+        assert "the approval of ana at ship#1 is stored for run p1~1" in said
 
 
 async def test_pause_resume_and_terminate_tell_how_the_run_stands_now(door: Door) -> None:
