@@ -42,6 +42,7 @@ LAZY = {
     "engine/closing.py: anyio": "0.1 s, and only a shutdown needs it",
     "jsonschema_rs": "35 ms, and only an answer to `wait_for_input` needs it",
     "argparse": "only the command line needs it, and the library must not pay for it",
+    "hypothesis": "only `schedules` of the test kit needs it, and not every user has it",
     "importlib.metadata": "47 ms, and only `__version__` needs it",
     "rich": "only a terminal needs it",
     "uvloop": "optional",

@@ -6,6 +6,7 @@ from .engine import TestEngine
 from .mocks import Call, Mock, MockError
 from .passing import NothingHappens
 from .replay import Replayed, history_files, replay_history
+from .schedules import Schedule, schedules
 from .store import StoreConformance
 
 __all__ = [
@@ -16,10 +17,12 @@ __all__ = [
     "MockError",
     "NothingHappens",
     "Replayed",
+    "Schedule",
     "StoreConformance",
     "TestEngine",
     "VirtualClock",
     "durable_crash",
     "history_files",
     "replay_history",
+    "schedules",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from msgspec import structs
 
-from ..engine.bodies import StepWrapper
+from ..engine.bodies import Bodies, StepWrapper
 from ..engine.lookup import Runs
 from ..engine.settings import Settings
 from ..engine.step import Step
@@ -137,9 +137,12 @@ class TestEngine(Answering):
         return open_store(place) if isinstance(place, str | os.PathLike) else place
 
     def _put_in_place(self, worker: Worker) -> None:
-        self.bodies = TestBodies(worker.bodies, self.time, self._mocks, self._strict)
+        self.bodies = self._make_bodies(worker.bodies)
         self.bodies.on_start = self.on_start
         worker.bodies = self.bodies
+
+    def _make_bodies(self, bodies: Bodies) -> TestBodies:
+        return TestBodies(bodies, self.time, self._mocks, self._strict)
 
     def _load_all(self) -> None:
         """Waiting runs, too: what they wait for may have an answer here."""
