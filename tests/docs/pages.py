@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(
-    r"^(?P<tab> *)```(?P<kind>\w+)(?: file=(?P<file>\S+))?[^\n]*\n(?P<text>.*?)^(?P=tab)```$",
+    r"""^(?P<tab> *)```(?P<kind>\w+)(?: (?:file=|title=")(?P<file>[^\s"]+)"?)?[^\n]*\n"""
+    r"(?P<text>.*?)^(?P=tab)```$",
     re.MULTILINE | re.DOTALL,
 )
 MASKS = [
