@@ -41,6 +41,8 @@ LAZY = {
     "engine/engine.py: .exporting": "22 ms for four formats, and only an export needs them",
     "engine/closing.py: anyio": "0.1 s, and only a shutdown needs it",
     "jsonschema_rs": "35 ms, and only an answer to `wait_for_input` needs it",
+    "engine/handle.py: ..projections": "the picture of a run, 8 ms, and only a notebook shows one",
+    "projections/run_list.py: .picture": "the same",
     "argparse": "only the command line needs it, and the library must not pay for it",
     "hypothesis": "only `schedules` of the test kit needs it, and not every user has it",
     "importlib.metadata": "47 ms, and only `__version__` needs it",
