@@ -111,10 +111,10 @@ class Views:
         scheme, separator, rest = url.partition("://")
         if not separator:
             return cls(f"{url}{SUFFIX}", busy_s=busy_s)
-        if scheme == "memory":
-            return cls(None)
-        if scheme != "sqlite":
+        if scheme.partition("+")[0] in ("postgresql", "postgres"):
             raise ConfigurationError(f"there are no read models for a {scheme!r} store yet; use sqlite:///…")
+        if scheme != "sqlite":  # in memory, as a user's own store may be anywhere: folded anew each time
+            return cls(None)
         return cls(f"{rest.removeprefix('/')}{SUFFIX}", busy_s=busy_s)
 
     def _prepare(self) -> None:
