@@ -8,8 +8,9 @@ from ..events.errors import ActRefused, RunEnded
 from ..events.store import Store
 from ..projections.own import fold_steps
 from ..projections.why import Standing, Wait
+from .given import parse_json
 from .screen import Screen
-from .speaking import Check, Fate, Say, by, current, parse_json, report, speak
+from .speaking import Check, Fate, Say, by, current, report, speak
 from .why import look
 
 _OF_STEPS = frozenset({"in_doubt", "retry", "interrupted", "running", "held", "queued"})

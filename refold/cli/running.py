@@ -21,9 +21,9 @@ from ..events.errors import (
 )
 from .exits import FAILED, INTERRUPTED, OK, TERMINATED
 from .following import Following
+from .given import parse_json, principal
 from .loading import load_workflows
 from .screen import Screen, complain
-from .sending import parse_json, principal
 from .stores import store_url
 from .text import as_json, count, visible
 

@@ -2,24 +2,23 @@
 
 import argparse
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import to_builtins
 
 from ..engine import onward
 from ..engine.engine import Engine
 from ..events import types as t
 from ..events.clock import SystemClock, to_datetime
-from ..events.errors import ActRefused, ConfigurationError, RunEnded, RunNotFound
+from ..events.errors import ActRefused, RunEnded, RunNotFound
 from ..events.hold import Holder
 from ..events.store import Store
 from ..events.stream import INBOX
 from ..projections.why import Standing, stand
 from .exits import OK
+from .given import principal
 from .screen import Screen
 from .stores import executor_of, existing
 from .text import as_json, visible
@@ -50,24 +49,6 @@ class Fate(NamedTuple):
     executor: Holder | None
     standing: Standing
     """Whole for `--json` and of what was taken; else of the run's first events: where its code is."""
-
-
-def principal() -> str:
-    """Who sits at this terminal, for the log."""
-    try:
-        return f"user:{getpass.getuser()}"
-    except (KeyError, OSError):  # no entry in the password database, as in many containers
-        return "user"
-
-
-def parse_json(text: str, what: str) -> Any:
-    """A JSON value from the command line. Raises `ConfigurationError` with a hint."""
-    try:
-        return msgspec.json.decode(text.encode(errors="surrogateescape"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(
-            f"{what}: not JSON: {error}; a text needs quotes of its own: '\"like this\"'"
-        ) from None
 
 
 def by(args: argparse.Namespace) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 from ..engine.engine import Engine
 from ..events.errors import VoteRefused
 from ..events.store import Store
+from .given import parse_json
 from .screen import Screen
-from .speaking import by, parse_json, report, speak
+from .speaking import by, report, speak
 from .text import count, visible
 from .why import children_of, look
 

@@ -226,7 +226,9 @@ def _step(standing: Standing, wait: Wait, now: datetime, since: str, executor: H
         case "running":
             return Said(f"{name} is running (attempt {wait.attempt}{of}){since}")
         case "interrupted":
-            return Said(f"{name} was cut off in attempt {wait.attempt}{of}{since} and is to begin again")
+            return Said(
+                f"{name} was cut off in attempt {wait.attempt}{of}{since}; it goes on as its options say"
+            )
         case "held":
             return Said(f"{name} has ended; that is held until the run is resumed")
         case _:
