@@ -217,7 +217,7 @@ class Views:
             return StoreReadOnly(f"{what}; the file or its folder is not writable for this user")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return StoreCorrupt(f"{what}; delete it with its -wal file: it is built again from the log")
-        return StoreError(f"{what}; look at the disk; the file may be deleted, it is built again from the log")
+        return StoreError(f"{what}; look at the disk; the file may be deleted, the log is enough to build it")
 
     # ---- standing of each projection (inside a transaction, where it matters)
 

@@ -125,8 +125,6 @@ def test_touching_a_handler_from_outside_is_refused() -> None:
     other = FakeRun(meddler).start().main  # … nor from another run's handler
     assert other is not None
     assert isinstance(other.exception(), ForbiddenInHandler)
-    assert one.loop.damaged
-    assert two.loop.damaged
 
 
 def test_eager_tasks_are_refused() -> None:
