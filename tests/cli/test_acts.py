@@ -211,6 +211,26 @@ async def test_what_is_said_while_nobody_executes_waits_for_a_process(door: Door
         assert [event.by.partition(":")[0] for event in of(handle, t.RunPaused)] == ["user"]
 
 
+async def test_neither_its_code_nor_a_process_is_needed_to_bring_a_run_back(door: Door) -> None:
+    global broken
+    async with door.engine(pays) as e:
+        for run in ("p1", "p2"):
+            with pytest.raises(RunFailed):
+                await (await e.start(pays, "p", id=run)).result()
+    said = await door.beside("retry", "p1", "--reason", "card replaced")
+    assert "run p1 is brought back, from what it ended on" in said
+    assert "no process executes this store now: it goes on when one does" in said
+    assert "has not ended" in await door.beside("retry", "p1", code=3)
+    assert "from the beginning" in await door.beside("retry", "p2", "--discard")
+    await door.beside("fork", "p1", "--at", "1", "--id", "f1")
+    assert done == ["load", "load"]
+    broken = False
+    async with door.engine(pays) as e:
+        for run in ("p1", "p2", "f1"):
+            assert await (await e.get(run)).result() == "receipt"
+    assert done == ["load"] * 4  # p1 kept what it had, p2 and f1 began anew
+
+
 async def test_json_says_whether_the_run_has_it_and_who_executes(door: Door) -> None:
     await store_with_runs(door)
     told = json.loads(await door.beside("pause", "p1", "--reason", "later", "--by", "ana", "--json"))
