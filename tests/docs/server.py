@@ -17,7 +17,7 @@ from typing import Any
 import refold.cli.running  # noqa: F401 - warm: every child would import it
 from refold.cli import main as refold_main
 
-HANGS_S = 100
+HANGS_S = 60
 
 
 def obey(order: dict[str, Any]) -> None:
