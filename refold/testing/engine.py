@@ -110,6 +110,8 @@ class TestEngine(Answering):
     async def close(self) -> None:
         """Shut down; a body that only waits for virtual time is not waited for."""
         await self._passing.close()
+        if isinstance(self._store, Door):
+            self._store.die_before = self._store.die_after = 0
         if self._reviving is not None:
             self._reviving.cancel()
             await asyncio.gather(self._reviving, return_exceptions=True)
@@ -189,7 +191,8 @@ class TestEngine(Answering):
     async def alive(self) -> None:
         """Wait until the new process stands, if the old one has just crashed."""
         await asyncio.sleep(0)
-        await self._alive.wait()
+        while not self._alive.is_set():  # it may have crashed again before this task had its turn
+            await self._alive.wait()
 
     def _died(self) -> None:
         worker = self.worker
@@ -276,7 +279,8 @@ class TestEngine(Answering):
     async def end_of(self, run_id: str) -> Event:
         """Wait for a run's end and return the event; time passes meanwhile."""
         with self._passing.somebody_waits():
-            await self._alive.wait()
+            if not self._alive.is_set():
+                await self.alive()
             return await super().end_of(run_id)
 
     @property

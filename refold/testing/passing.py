@@ -97,9 +97,8 @@ class Passing:
         turns = busy_turns = 0
         position = -1
         while turns < TURNS:
-            await asyncio.sleep(0)
             engine = self._engine
-            await engine._alive.wait()
+            await engine.alive()
             if len(engine.worker.log):
                 await self._flush(engine)
             if self._under_way(engine.worker) or engine.reply_to_new():
