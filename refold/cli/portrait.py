@@ -47,9 +47,17 @@ def head(screen: Screen, run: dict[str, Any]) -> None:
     tokens = [
         f"{run[n]} {n.replace('_', ' ')}" for n in ("input_tokens", "output_tokens", "cache_tokens") if run[n]
     ]
-    if cost := [text for text in (usd(run["cost_usd"]), *tokens) if text]:
+    children = usd(run["children_usd"])
+    spent = (usd(run["cost_usd"]), *tokens, f"{children} by its children" if children else "")
+    if cost := [text for text in spent if text]:
         _field(screen, "cost", ", ".join(cost))
     _field(screen, "input", clip(compact(run["args"]), 400))
+    for name, about in (
+        ("child of", run["parent_id"]), ("after", run["continued_from"]), ("goes on", run["continued_to"]),
+        ("fork of", run["forked_from"]),
+    ):  # fmt: skip
+        if about:
+            _field(screen, name, visible(about))
     if run["attributes"]:
         _field(screen, "labels", clip(compact(run["attributes"]), 400))
     if run["status"] == "completed":

@@ -58,9 +58,21 @@ def event_as_json(row: Row) -> str:
         "version": row.version, "position": row.position, "tag": row.tag, "hash": row.hash.hex(),
         "event": msgspec.Raw(row.state),
     }  # fmt: skip
+    body = body_of(row)
+    if DAMAGED in body:
+        entry |= {"event": None, **body}
     return as_json(entry, indent=None)
 
 
+def body_of(row: Row) -> dict[str, Any]:
+    """The fields of an event; of one that is no JSON object (any more) what there is, under `damaged`."""
+    try:
+        return msgspec.json.decode(row.state, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {DAMAGED: row.state.decode(errors="backslashreplace")}
+
+
+DAMAGED = "damaged"
 _HEAD = {"id", "at", "by", "cause", "trace"}
 
 
@@ -73,8 +85,8 @@ def _print_events(screen: Screen, rows: Iterator[Row]) -> None:
 
 def print_event(screen: Screen, row: Row, first: Row) -> None:
     """One event, on one line, with the seconds since the first one."""
-    body = msgspec.json.decode(row.state)
-    at, began = moment(body.get("at")), moment(msgspec.json.decode(first.state).get("at"))
+    body = body_of(row)
+    at, began = moment(body.get("at")), moment(body_of(first).get("at"))
     since = f"+{(at - began).total_seconds():.3f}" if at and began else ""
     line: Line = [
         (f"{row.version:>6}  ", "dim"), (f"{clock(at, micro=True)}  ", "dim"), (f"{since:>9}  ", ""),
