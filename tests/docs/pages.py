@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from difflib import ndiff
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ MASKS = [
         "SPAN",
     ),
     (re.compile(r"\b(pid|process) \d+( on \S+)?"), r"\1 PID"),
-    (re.compile(r"[█▓▒░▏▎▍▌▋▊▉│┊├┤─·]+"), ""),
+    (re.compile(r"[\u2500-\u259f·▼]+"), ""),
     (re.compile(r"[ \t]+"), " "),
 ]
 
@@ -104,10 +105,14 @@ def perform(page: Path, server: Server, folder: Path) -> Iterator[Told]:
             yield Told("", "", "", done.told, not done.code)
 
 
+def difference(expected: str, got: str) -> str:
+    return "\n".join(ndiff(masked(expected).splitlines(), masked(got).splitlines()))
+
+
 def run_page(page: Path, server: Server, folder: Path) -> list[str]:
     """What goes otherwise than the page says."""
     return [
-        f"$ {told.command}\n{told.got}\n-- and not --\n{told.expected}"
+        f"$ {told.command}\n{told.got}\n" + difference(told.expected, told.got)
         for told in perform(page, server, folder)
         if not told.fits
     ]

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 60
+TYPING_S = 1.5
+"""What a person needs to type the next line, when there is nothing to watch."""
 SHELL_CHARACTERS = set("|<>;&$`*?()")
 
 
@@ -31,19 +34,22 @@ class Server:
     """A `tests.docs.server`: programs and `refold` commands, each in a process forked from it."""
 
     def __init__(self) -> None:
+        self._one = Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.docs.server"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def ask(self, order: dict[str, Any]) -> int:
+    def ask(self, order: dict[str, Any]) -> Any:
+        """From any thread."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        with self._one:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         assert answer, "the fork server died"
-        return int(answer)
+        return json.loads(answer)
 
     def close(self) -> None:
         self._process.communicate(timeout=PATIENCE_S)
@@ -61,7 +67,7 @@ class Job:
             "command": command, "folder": str(folder), "output": str(self._output),
             "environment": environment | {"NO_COLOR": "1", "USER": "ana", "TZ": "UTC"},
         }  # fmt: skip
-        self.pid = server.ask(order)
+        self.pid: int = server.ask(order)
         self._code: int | None = None
 
     def told(self) -> str:
@@ -74,8 +80,10 @@ class Job:
 
     def wait(self) -> Done:
         """Until it has ended."""
-        if self._code is None:
-            self._code = self._server.ask({"await": self.pid})
+        while self._code is None:
+            self._code = self._server.ask({"ended": self.pid})
+            if self._code is None:
+                sleep(0.02)
         return Done(self._code, self.told())
 
     def kill(self, how: int = signal.SIGKILL) -> None:
@@ -127,6 +135,8 @@ class Terminal:
                 self._beside.append(job)
                 for wanted in expected.splitlines():
                     job.until(wanted)
+                if not expected:
+                    sleep(TYPING_S)
                 return expected
             return job.wait().told
         return self._in_a_shell(line)
