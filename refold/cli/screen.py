@@ -25,7 +25,7 @@ class Screen:
         self.colours = self.terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         columns = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if self.terminal else PIPE_WIDTH
         self.width = max(columns, MIN_WIDTH)
-        self.unicode = _can_show(self.stream, "█▓▒·✓✗▼┊…")
+        self.unicode = _can_show(self.stream, "█▓▒▄▚·╌✓✗▼┊…")
         self._console: Any = None
 
     @property
