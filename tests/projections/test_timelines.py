@@ -189,5 +189,7 @@ def test_cells_of_one_kind_are_one_stretch_and_trouble_covers_the_rest() -> None
     axis = Axis(at(0), at(10), 10)
     lane = Lane("a", "step", segments=[Segment(at(0), at(7), "run"), Segment(at(2), at(3), "failed")])
     assert stretches(cells(lane, axis, at(10))) == [(0, 2, "run"), (2, 4, "failed"), (4, 8, "run")]
+    lane.steps = 2  # of two, one failed: a point, so that the other is seen
+    assert stretches(cells(lane, axis, at(10))) == [(0, 3, "run"), (3, 4, "failed"), (4, 8, "run")]
     assert stretches([]) == []
     assert COLOURS.keys() == KINDS.keys()
