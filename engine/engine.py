@@ -327,7 +327,7 @@ class Engine(Talking, Repairing):
                     return bring_back(row.event(), self.store.blob)
             before = first
         raise StoreCorrupt(
-            f"run {run_id!r} is {work.status} by the table `work`, but its stream has no end; restore a backup"
+            f"run {run_id!r} is {work.status} by the table `work`, its stream has no end; restore a backup"
         )
 
     def events(self, run_id: str) -> list[Event | Unknown]:
