@@ -80,6 +80,8 @@ class Answering(Engine):
 
     def reply_to_new(self) -> bool:
         """Answer what has been asked since; whether there was anything."""
+        if not self._replies.rules:
+            return False
         found = [new for live in list(self.worker.live.values()) for new in self._new(live)]
         for rule, asked, number, run_id in found:
             self._reply_later(rule, asked, number, run_id)

@@ -134,7 +134,7 @@ class Passing:
             or worker._mailed
             or recovery._loading
             or (recovery._queue and worker.has_room)
-            or any(live.undurable or live.lost for live in worker.live.values())
+            or recovery.lost
         )
 
     # ---- moving
