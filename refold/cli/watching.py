@@ -14,6 +14,7 @@ from .exits import OK
 from .portrait import draw, head, uncollected
 from .reading import event_as_json, print_event
 from .screen import Page, Screen
+from .stores import executor_of
 from .text import count, visible
 from .words import now
 
@@ -63,7 +64,7 @@ def _redraw(args: argparse.Namespace, screen: Screen, store: Reading, rows: list
                 found = timeline_of(rows, full=args.all)
             if work is not None and work.state == "done":
                 break
-            live.show(_page(screen, found))
+            live.show(_page(screen, found, executed=executor_of(store) is not None))
             Event().wait(2 * (perf_counter() - began))  # a long history takes a third of a core at most
             _wait(store, TICK_S)
     draw(screen, found)
@@ -76,17 +77,21 @@ def _wait(store: Reading, at_most_s: float | None) -> None:
         Event().wait(LOOK_S)
 
 
-def _page(screen: Screen, found: Timeline) -> Page:
+def _page(screen: Screen, found: Timeline, *, executed: bool) -> Page:
     """As much as the terminal has lines for: the lanes that began last stay."""
     page = Page(screen)
     head(page, found.record())
     page.print()
-    room = max(page.height - len(page.lines) - 4, 3)
+    room = max(page.height - len(page.lines) - 5, 3)
     lanes, left_out = _fitting(found.lanes, room)
     if left_out:
         page.print((f"  {count(left_out, 'lane')} that began earlier", "dim"))
     for line in timeline.lines(page, lanes, found.start, now(), found.marks):
         page.print(line)
+    if not executed:
+        page.print(
+            ("  nobody executes the store now, so nothing will happen: refold worker FILE.py", "yellow")
+        )
     page.print((f"  following {visible(found.run.run_id)}; Ctrl-C leaves it as it is", "dim"))
     return page
 

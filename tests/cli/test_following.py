@@ -93,7 +93,9 @@ def test_on_a_terminal_the_timeline_is_drawn_anew_and_stays_when_the_run_has_end
     with terminal(waiting, "show", "o1", "--follow") as screen:
         screen.read_until("wait for paid")
         screen.read_until("following o1")
-        assert "ship" not in screen.seen()
+        drawn = screen.seen()
+        assert "ship" not in drawn
+        assert "nobody executes" not in drawn
         waiting("signal", "o1", "paid")
         screen.read_until("ship")
         screen.read_until("")
@@ -113,6 +115,9 @@ def test_ctrl_c_leaves_the_run_alone(waiting: Shell) -> None:
         assert screen.written.rstrip().endswith("interrupted")
         assert "Traceback" not in screen.written
         assert "\x1b[?25h" in screen.written
+    waiting.close()  # the process that executed it is killed
+    with terminal(waiting, "show", "o1", "--follow") as screen:
+        screen.read_until("nobody executes the store now")
     run: Any = waiting.json("show", "o1")["run"]
     assert run["status"] == "waiting"
     assert run["cancel_requested"] is None
