@@ -134,11 +134,14 @@ class LiveLine:
         self._replace(text)
 
     def _replace(self, text: Any) -> None:
+        if not _in_the_foreground(self.screen.stream):
+            return
         if self._live is None:
             from rich.live import Live
 
             self._live = Live(text, console=self.screen.console, transient=True, auto_refresh=False)
             self._live.start()
+            self.screen.console.show_cursor()  # after kill -9 nobody would bring it back
         self._live.update(text, refresh=True)
 
     def stop(self) -> None:
@@ -146,6 +149,14 @@ class LiveLine:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _in_the_foreground(stream: TextIO) -> bool:
+    """Whether the terminal is this process's to draw on; not after `refold run … &`, where somebody types."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # not the terminal that controls us
+        return True
 
 
 def _spans(part: Cell) -> Line:
