@@ -188,11 +188,19 @@ def _differences(reference: Outcome, found: Outcome) -> Iterator[str]:
                 yield f"step {key}: {_told(ours, theirs)} without a crash, {_told(theirs, ours)} with it"
         if reference.seen != found.seen:
             yield f"`observe` sees {reference.seen!r} without a crash, {found.seen!r} with it"
+    yield from _begun_wrongly(reference, found)
+
+
+def _begun_wrongly(reference: Outcome, found: Outcome) -> Iterator[str]:
+    """Bodies that began although they were over, too often, or under another idempotency key."""
     ended = {tuple(step) for step in found.ended}
-    names = {(run, step): f"step {key} of {run}" for _, run, step, key in found.begun}
-    for crashes, run, step, _ in found.begun:
+    names: dict[tuple[str, int], str] = {}
+    for crashes, run, step, key in found.begun:
+        name = names.setdefault((run, step), f"step {key} of {run}")
         if crashes and (run, step) in ended:
-            yield f"{names[run, step]} was over before the crash, and its body ran again"
+            yield f"{name} was over before the crash, and its body ran again"
+        if name != f"step {key} of {run}":
+            yield f"{name} began again as {key}: another idempotency key"
     once = Counter((run, step) for _, run, step, _ in reference.begun)
     for place, times in Counter((run, step) for _, run, step, _ in found.begun).items():
         if times > once[place] + found.crashed and place in once:

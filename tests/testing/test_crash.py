@@ -8,7 +8,7 @@ import pytest
 
 from refold import ConfigurationError, Context, workflow
 from refold.testing import CrashDifference, TestEngine, durable_crash
-from refold.testing.crash import _points
+from refold.testing.crash import _differences, _points
 from refold.testing.crash_case import Outcome
 
 from . import crashable
@@ -98,11 +98,32 @@ def test_what_cannot_be_compared_is_no_success() -> None:
     assert durable_crash(local).crashes > 1
 
 
+def outcome_with(**fields: Any) -> Outcome:
+    nothing: dict[str, Any] = {
+        "runs": [], "steps": {}, "seen": None, "begun": [], "ended": [], "problems": [], "events": 0,
+        "tags": [], "crashed": False, "commits": [],
+    }  # fmt: skip
+    return Outcome(**nothing | fields)
+
+
+@pytest.mark.parametrize(
+    ("begun", "ended", "message"),
+    [
+        ([(0, "run", 1, "a#1"), (1, "run", 1, "a#1")], [("run", 1)], "step a#1 of run was over before"),
+        ([(0, "run", 1, "a#1"), (1, "run", 1, "a#2")], [], "began again as a#2: another idempotency key"),
+        ([(n > 0, "run", 1, "a#1") for n in range(3)], [], "step a#1 of run began 3 times, 1 without"),
+        ([(0, "run", 1, "a#1"), (1, "run", 1, "a#1")], [], ""),
+    ],
+)
+def test_bodies_that_begin_wrongly_are_told(begun: Any, ended: Any, message: str) -> None:
+    reference = outcome_with(begun=[(0, "run", 1, "a#1")])
+    told = list(_differences(reference, outcome_with(begun=begun, ended=ended, crashed=True)))
+    assert len(told) == bool(message)
+    assert message in "".join(told)
+
+
 def test_a_limit_spreads_the_crashes_evenly() -> None:
-    outcome = Outcome(
-        runs=[], steps={}, seen=None, begun=[], ended=[], problems=[], events=40, tags=[], crashed=False,
-        commits=[10, 20, 30, 40],
-    )  # fmt: skip
+    outcome = outcome_with(commits=[10, 20, 30, 40])
     assert [tuple(point) for point in _points(outcome, 4)] == [(1, 0), (11, 0), (21, 0), (31, 0)]
     assert len(_points(outcome, 200)) == 8
 
