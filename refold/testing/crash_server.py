@@ -18,7 +18,6 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-import anyio._backends._asyncio  # noqa: F401 - warm: every child would import it
 import msgspec
 
 from ..engine import _compat
@@ -145,6 +144,7 @@ def _answer(folder: Path, what: Played, before: int, after: int) -> str:
 
 def _warm_up(what: Played | None) -> None:
     """What every child would do for itself, as far as it needs no loop, no thread and no connection."""
+    importlib.import_module("anyio._backends._asyncio")
     _compat.install(Loop)
     if what is not None:
         assert what.flow.runtime
