@@ -20,7 +20,7 @@ def show(args: argparse.Namespace, screen: Screen) -> int:
         if args.follow:
             return follow(args, screen, store, rows)
     with uncollected():
-        found = timeline_of(rows, full=args.all or args.json)
+        found = timeline_of(rows, full=args.all or args.json, records=args.json)
         if args.json:
             everything = {"run": found.record(), "steps": found.steps(), "waits": _waits(found)}
             screen.raw(as_json(everything))
