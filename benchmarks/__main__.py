@@ -27,6 +27,7 @@ BENCHES = {
     "rebuild": "rebuild",
     "queries": "model_queries",
     "import": "imports",
+    "show": "looking",
 }
 """Name on the command line, and the module whose `run` it is."""
 PEERS = "peers"

@@ -109,7 +109,9 @@ def fresh(module: str, **options: Any) -> dict[str, Any]:
 def fresh_code(code: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
     """The JSON object that `code` prints last, run by a new interpreter."""
     command = [sys.executable, "-c", code, json.dumps(options or {})]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Where bytecode is not written, every process compiles what was edited since: 0.13 s of something else.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the process measured ended with {done.returncode}:\n{done.stderr[-4000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -30,7 +30,7 @@ from .closing import to_its_end
 from .family import Along
 from .handle import Handle
 from .lookup import Runs
-from .names import check_name, check_run_id
+from .names import check_name, check_run_id, run_to_find
 from .read_models import ReadModels
 from .repairing import Repairing
 from .settings import Settings
@@ -92,6 +92,7 @@ class Engine(Talking, Repairing):
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
     ) -> None:
+        _check_parts(store, settings, clock)
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
         self.execute = execute
@@ -100,6 +101,7 @@ class Engine(Talking, Repairing):
         self._store: Store | None = None
         self._holds = False
         self._worker: Worker | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._projections = (*CORE, *projections)
         self._around = compose(step_wrappers)
         self._views: ReadModels | None = None
@@ -109,7 +111,7 @@ class Engine(Talking, Repairing):
     async def __aenter__(self) -> Self:
         if self._store is not None:
             raise ConfigurationError("this engine is already open; make a second Engine")
-        given = self._given
+        given, self._loop = self._given, asyncio.get_running_loop()
         self._store = store = open_store(given) if isinstance(given, str | os.PathLike) else given
         try:
             if self.execute:
@@ -174,7 +176,7 @@ class Engine(Talking, Repairing):
     def worker(self) -> Worker:
         """The executing half. Raises `ConfigurationError` when this engine does not execute."""
         if self._worker is None:
-            raise ConfigurationError("this engine does not execute runs")
+            raise ConfigurationError("this engine does not execute: make it with Engine(…, execute=True)")
         return self._worker
 
     # ---- starting
@@ -275,6 +277,7 @@ class Engine(Talking, Repairing):
         await told.durable()
 
     def _registered(self, workflow: Any) -> Workflow[Any, Any]:
+        self.check_loop()
         if not isinstance(workflow, Workflow):
             raise ConfigurationError(f"start() expects a @workflow, got {workflow!r}")
         if self.execute and (workflow.name, workflow.version) not in self.workflows:
@@ -288,7 +291,7 @@ class Engine(Talking, Repairing):
 
     async def get(self, run_id: str) -> "Handle[Any]":
         """A handle of an existing run. Raises `RunNotFound`."""
-        work = self.store.work(run_id)
+        work = self.store.work(run_to_find(run_id))
         if work is None:
             raise RunNotFound(run_id)
         return Handle(self, run_id, self.workflows.get((work.workflow, work.version)))
@@ -302,6 +305,7 @@ class Engine(Talking, Repairing):
 
     async def end_of(self, run_id: str) -> Event:
         """Wait for a run's end and return the event."""
+        self.check_loop()
         while (end := self._stored_end(run_id)) is None:
             if self._worker is not None and not self._worker.closing:
                 work = self.store.work(run_id)
@@ -312,7 +316,7 @@ class Engine(Talking, Repairing):
         return end
 
     def _stored_end(self, run_id: str) -> Event | None:
-        work = self.store.work(run_id)
+        work = self.store.work(run_to_find(run_id))
         if work is None:
             raise RunNotFound(run_id)
         if work.state != "done":
@@ -324,11 +328,13 @@ class Engine(Talking, Repairing):
                 if row.tag in END_TAGS:
                     return bring_back(row.event(), self.store.blob)
             before = first
-        raise StoreCorrupt(f"run {run_id!r} is {work.status} by the table `work`, but its stream has no end")
+        raise StoreCorrupt(
+            f"run {run_id!r} is {work.status} by the table `work`, its stream has no end; restore a backup"
+        )
 
     def events(self, run_id: str) -> list[Event | Unknown]:
         """A run's whole history, decoded. Raises `RunNotFound`."""
-        rows = self.store.read(run_id)
+        rows = self.store.read(run_to_find(run_id))
         if not rows:
             raise RunNotFound(run_id)
         return [look_at_event(row.tag, row.state, row) for row in rows]
@@ -348,7 +354,7 @@ class Engine(Talking, Repairing):
         """
         from .exporting import export
 
-        runs = None if run_id is None else [run_id]
+        runs = None if run_id is None else [run_to_find(run_id)]
         return export(self.store, runs, format, family=family)
 
     def verify(self, run_id: str | None = None) -> Verified:
@@ -358,7 +364,7 @@ class Engine(Talking, Repairing):
         """
         if run_id is None:
             return verify(self.store)
-        rows, mail = self.store.read(run_id), self.store.read(run_id + INBOX)
+        rows, mail = self.store.read(run_to_find(run_id)), self.store.read(run_id + INBOX)
         if not rows:
             raise RunNotFound(run_id)
         problems: list[str] = []
@@ -368,3 +374,14 @@ class Engine(Talking, Repairing):
             except StoreCorrupt as error:
                 problems.append(str(error))
         return Verified(len(rows) + len(mail), 2 if mail else 1, tuple(problems))
+
+
+def _check_parts(store: object, settings: object, clock: object) -> None:
+    """What is given in the place of something else is found out here, and not when it is first used."""
+    place = store is None or isinstance(store, str | os.PathLike)
+    if not (place or callable(getattr(store, "commit", None))):
+        raise ConfigurationError(f"Engine({store!r:.80}): expected a URL, a path or an open store first")
+    if not (settings is None or isinstance(settings, Settings)):
+        raise ConfigurationError(f"settings={settings!r:.80}: expected Settings(…)")
+    if not (clock is None or callable(getattr(clock, "now", None))):
+        raise ConfigurationError(f"clock={clock!r:.80}: expected a clock, which has now()")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ..events.errors import ConfigurationError, RunNotFound
-from ..events.store import Store
+from ..events.store import Reading
 from ..events.stream import Row
 from ..events.transfer import Progress, export_log, family_of, merged, read_stream, scan_log, streams_of
 from ..projections.exports.cloud_events import cloud_events
@@ -14,7 +14,7 @@ FORMATS = ("jsonl", "cloudevents", "trace", "mermaid", "dot")
 
 
 def export(
-    store: Store,
+    store: Reading,
     runs: Sequence[str] | None,
     format: str,
     *,
@@ -38,7 +38,7 @@ def export(
     return draw(ids, lambda run_id: read_stream(store, run_id, store.tail(run_id).version))
 
 
-def _rows(store: Store, runs: Sequence[str] | None) -> Iterator[Row]:
+def _rows(store: Reading, runs: Sequence[str] | None) -> Iterator[Row]:
     if runs is None:
         return scan_log(store, store.position())
     tails = {name: version for run_id in runs for name, version in streams_of(store, run_id).items()}

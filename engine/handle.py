@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Generic, TypeVar, cast
 
 from ..events import codec, errors, types as t
+from ..events.clock import to_datetime
 from ..events.registry import Unknown
 from ..events.types import Event
 from ..projections.queries import Record
@@ -47,6 +48,16 @@ class Handle(Generic[R]):
         decode = self._workflow.decode_result if self._workflow is not None else codec.decoder(Any)
         value: R = decode(result, f"result of run {run_id}")
         return value
+
+    def _repr_html_(self) -> str:
+        """Its timeline, as a notebook shows it: up to now, while it goes on."""
+        from ..projections import picture
+
+        try:
+            found = picture.timeline_of(self.engine.store.read(self.id))
+        except (errors.RefoldError, ValueError) as error:
+            return f"<div>{picture.safe(self)}: {picture.safe(error)}</div>"
+        return picture.picture(found, to_datetime(self.engine.clock.now()))
 
     def status(self) -> Record:
         """The run's row of `runs`, folded from its own stream: always up to date."""

@@ -107,8 +107,6 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
         self.now = 0.0
         self.active = False
         self.evicting = False
-        self.damaged = False
-        """Somebody completed a future from outside: it is done, and no task will ever hear of it. Rebuild."""
         self.tasks: dict[Task, None] = {}
         self.errors: list[dict[str, Any]] = []
         self.count = 0
@@ -365,7 +363,6 @@ class Loop(_AbstractLoop):  # type: ignore[misc]
     def _refuse_touch(self, callback: Callable[..., Any]) -> None:
         if self._refusals > self.MAX_REFUSALS:
             return  # a handler that swallowed its eviction is being collected: let it suspend once more
-        self.damaged = True
         raise ForbiddenInHandler(
             f"run {self.owner.run_id}: something of its handler was touched from outside of it "
             f"(callback {getattr(callback, '__qualname__', callback)!r}); send it a signal instead"

@@ -51,7 +51,7 @@ class Retry(Struct, frozen=True, kw_only=True):
                 f"{self}: expected max_attempts >= 1, backoff >= 1, 0 <= jitter < 1, "
                 f"intervals of 0 to {LONGEST_S:.0e} seconds"
             )
-        kinds = self.non_retryable
+        kinds: Any = self.non_retryable
         if not (
             isinstance(kinds, tuple)
             and all(inspect.isclass(k) and issubclass(k, BaseException) for k in kinds)

@@ -40,10 +40,19 @@ class Talking:
     settings: Settings
     _worker: Worker | None
     _append: Callable[[Unit], Any]
+    _loop: asyncio.AbstractEventLoop | None
 
     @property
     def store(self) -> Store:
         raise NotImplementedError  # the engine's
+
+    def check_loop(self) -> None:
+        """Raises `ConfigurationError` on another event loop than the one it was opened on."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError(
+                "the engine was opened on another event loop; call it there: from another thread, with "
+                "asyncio.run_coroutine_threadsafe(…, loop)"
+            )
 
     # ---- events
 
@@ -153,6 +162,7 @@ class Talking:
         self, run_id: str, gate: str | int | None, vote: str, by: str, selections: tuple[str, ...],
         feedback: str, digest: str, answer: Raw,
     ) -> None:  # fmt: skip
+        self.check_loop()
         check_name(by, "by")
         check_text(feedback, "feedback")
         said: dict[str, Any] = {
@@ -278,6 +288,7 @@ class Talking:
                 blocked.take_requests(worker, run_id)
                 await worker.log.flush()
 
+        self.check_loop()
         await self._brought(run_id)
         await self._reach(run_id, here, there, follow=verb in onward.ABOUT_THE_RUN)
 
@@ -298,6 +309,7 @@ class Talking:
         there: Callable[[str], Awaitable[None]], *, follow: bool = True, in_order: bool = False,
     ) -> None:  # fmt: skip
         """Speak to a run in memory or through its inbox; to the last of those that it went on as."""
+        self.check_loop()
         while True:
             work = await self._current(run_id) if follow else self._open_work(run_id)
             if work.state == "done":

@@ -88,7 +88,7 @@ class Leases:
 
     def running(self, after: str, limit: int, skip: list[str], room: int) -> list[str]:
         """See `Store.running`: as in `due`."""
-        asked = {"after": text_of(after), "owner": self.owner}
+        asked: dict[str, Any] = {"after": text_of(after), "owner": self.owner}
         if room > 0:
             self._write("claim_running", limit=room, skip=texts(skip), **asked)
         asked["limit"] = limit

@@ -152,6 +152,16 @@ class File:
             raise
         return connection
 
+    def options(self) -> dict[str, int | str]:
+        """How the writing connection is set by SQLite's own account; to ask for it is not to have it."""
+        names = ("journal_mode", "synchronous", "page_size")
+        with self.lock:
+            connection = self.writer()
+            try:
+                return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+            except ERRORS as error:
+                raise self.typed(error, "read") from error
+
     # ---- opening
 
     def _open(self) -> None:

@@ -132,6 +132,10 @@ class SQLiteReader:
         """Who executes this file now, whichever process that is; None: nobody."""
         return holder_of(self.lock_path)
 
+    def options(self) -> dict[str, int | str]:
+        """`journal_mode`, `synchronous` and `page_size` as they really are."""
+        return self._file.options()
+
     def close(self) -> None:
         """Close everything. Idempotent."""
         if self._poller is not None:

@@ -11,7 +11,7 @@ from .blobs import references
 from .errors import RunNotFound, StartConflict, StoreCorrupt, UnknownEvent
 from .lines import Content, End, Header, Writer, read_log
 from .registry import decode_event, look_at_event
-from .store import SCHEMA_VERSION, Append, Store, Unit
+from .store import SCHEMA_VERSION, Append, Reading, Store, Unit
 from .stream import INBOX, Row, Tail, check_chain
 from .types import ChildStarted, RunContinued, RunStarted
 from .verify import verify
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 
 def export_log(
-    store: Store, runs: Sequence[str] | None = None, *, progress: Progress | None = None
+    store: Reading, runs: Sequence[str] | None = None, *, progress: Progress | None = None
 ) -> Iterator[str]:
     r"""The log as JSON Lines (see `events/lines.py`), each with its line feed: for `file.writelines`.
 
@@ -51,7 +51,7 @@ def export_log(
     return _lines(store, None if runs is None else tuple(dict.fromkeys(runs)), progress)
 
 
-def _lines(store: Store, runs: tuple[str, ...] | None, progress: Progress | None) -> Iterator[str]:
+def _lines(store: Reading, runs: tuple[str, ...] | None, progress: Progress | None) -> Iterator[str]:
     if runs is None:
         end = events = store.position()
         rows = scan_log(store, end)
@@ -91,7 +91,7 @@ def _check(tails: dict[str, Tail], row: Row) -> None:
         ) from error
 
 
-def scan_log(store: Store, end: int) -> Iterator[Row]:
+def scan_log(store: Reading, end: int) -> Iterator[Row]:
     """All rows up to a position, in the order of commit, page by page."""
     position = 0
     while position < end and (rows := store.scan(position, min(PAGE, end - position))):
@@ -99,7 +99,7 @@ def scan_log(store: Store, end: int) -> Iterator[Row]:
         position = rows[-1].position
 
 
-def read_stream(store: Store, stream: str, end: int) -> Iterator[Row]:
+def read_stream(store: Reading, stream: str, end: int) -> Iterator[Row]:
     """The rows of a stream up to a version, page by page."""
     version = 0
     while version < end and (rows := store.read(stream, version, min(PAGE, end - version))):
@@ -107,12 +107,12 @@ def read_stream(store: Store, stream: str, end: int) -> Iterator[Row]:
         version = rows[-1].version
 
 
-def merged(store: Store, tails: Mapping[str, int]) -> Iterator[Row]:
+def merged(store: Reading, tails: Mapping[str, int]) -> Iterator[Row]:
     """The rows of several streams up to these versions, in the order of commit."""
     return merge(*(read_stream(store, *tail) for tail in tails.items()), key=lambda row: row.position)
 
 
-def _all_digests(store: Store) -> list[str]:
+def _all_digests(store: Reading) -> list[str]:
     found: list[str] = []
     while page := store.blobs(found[-1] if found else ""):
         found += page
@@ -128,7 +128,7 @@ def _refold_version() -> str:
         return "0+unknown"
 
 
-def streams_of(store: Store, run_id: str) -> dict[str, int]:
+def streams_of(store: Reading, run_id: str) -> dict[str, int]:
     """A run's streams and their versions: its history, its inbox, and that of the key it was started with."""
     (first,) = store.read(run_id, 0, 1)
     started = look_at_event(first.tag, first.state, first)
@@ -138,7 +138,7 @@ def streams_of(store: Store, run_id: str) -> dict[str, int]:
     return {name: version for name in names if (version := store.tail(name).version)}
 
 
-def family_of(store: Store, runs: Iterable[str]) -> list[str]:
+def family_of(store: Reading, runs: Iterable[str]) -> list[str]:
     """The runs, their children and those that they went on as, and so on. Raises `RunNotFound`."""
     found: dict[str, None] = {}
     ahead = list(runs)[::-1]

@@ -16,6 +16,7 @@ KINDS = {
     "cut": "cut off",
 }
 """What each kind of stretch means; the later ones cover the earlier ones in one cell."""
+_TROUBLE = ("cancelled", "failed", "cut")
 _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 
 
@@ -33,19 +34,28 @@ class Axis:
 
 
 def cells(lane: Lane, axis: Axis, end: datetime) -> list[str]:
-    """The kind in each cell, empty where there is nothing; what is not over goes on to `end`."""
+    """The kind in each cell, empty where there is nothing; what is not over goes on to `end`.
+
+    In a lane that many share, one that failed is a point where it did: it must not hide the others.
+    """
     found = [""] * axis.width
     first, per_cell = axis.start.timestamp(), axis.total_s / axis.width
     last, top = end.timestamp(), axis.width - 1
-    for segment in lane.segments:
-        kind = segment.kind
+
+    def paint(begin: int, stop: int, kind: str) -> None:
         rank = _RANK[kind]
-        until = last if segment.end is None else segment.end.timestamp()
-        begin = min(max(int((segment.start.timestamp() - first) / per_cell), 0), top)
-        stop = min(max(int((until - first) / per_cell), 0), top)
         for place in range(begin, stop + 1):
             if not found[place] or rank > _RANK[found[place]]:
                 found[place] = kind
+
+    for segment in lane.segments:
+        until = last if segment.end is None else segment.end.timestamp()
+        begin = min(max(int((segment.start.timestamp() - first) / per_cell), 0), top)
+        stop = min(max(int((until - first) / per_cell), 0), top)
+        if lane.steps > 1 and segment.kind in _TROUBLE:
+            paint(begin, stop, "run")
+            begin = stop
+        paint(begin, stop, segment.kind)
     return found
 
 

@@ -42,6 +42,12 @@ class Page(Struct, frozen=True):
     cursor: str | None
     """For the next call; None: these were the last."""
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from .picture import runs_table
+
+        return runs_table(self.runs, self.cursor is not None)
+
 
 class Source(Struct, frozen=True):
     """Runs in the order of the list, from one index: `where` is what its rows have in common."""
@@ -101,11 +107,9 @@ def list_runs(
     one_of("attention", attention, ("any", *Attention))
     one_of("blocked_on", blocked_on, BLOCKED_TYPES)
     page_size(limit)
-    if cursor is not None:
-        _position(cursor)
-    since, until = (
-        moment_asked("started_after", started_after), moment_asked("started_before", started_before)
-    )  # fmt: skip
+    after = None if cursor is None else _position(cursor)
+    since = moment_asked("started_after", started_after)
+    until = moment_asked("started_before", started_before)
     if not {RUNS.table.name, RUN_ATTRIBUTES.table.name} <= tables(views):
         return Page([], None)
     given = {
@@ -123,7 +127,7 @@ def list_runs(
             where.append(f"runs.started_at {word} ?")
             parameters.append(bound)
     sources = _choose(views, equal, statuses, labels, dismissed, cursor)
-    return _page(views, sources, where, parameters, since, limit, cursor)
+    return _page(views, sources, where, parameters, since, limit, after)
 
 
 _HAS_LABEL = (
@@ -243,9 +247,8 @@ def _count(views: Views, source: Source) -> int:
 
 def _page(
     views: Views, sources: Sequence[Source], where: Sequence[str], parameters: Sequence[Any],
-    since: str | None, limit: int, cursor: str | None,
+    since: str | None, limit: int, after: tuple[str, str] | None,
 ) -> Page:  # fmt: skip
-    after = None if cursor is None else _position(cursor)
     lists = [_rows(views, source, where, parameters, since, limit + 1, after) for source in sources]
     found = list(merge(*lists, key=lambda row: (row[0], row[1]), reverse=True))
     more = len(found) > limit

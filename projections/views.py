@@ -15,7 +15,6 @@ from typing import Any
 from msgspec import Struct
 
 from ..events.errors import (
-    ConfigurationError,
     SchemaMismatch,
     StoreBusy,
     StoreCorrupt,
@@ -111,10 +110,8 @@ class Views:
         scheme, separator, rest = url.partition("://")
         if not separator:
             return cls(f"{url}{SUFFIX}", busy_s=busy_s)
-        if scheme in ("memory", "postgresql"):
+        if scheme != "sqlite":  # in memory, as a user's own store may be anywhere: folded anew each time
             return cls(None)
-        if scheme != "sqlite":
-            raise ConfigurationError(f"there are no read models for a {scheme!r} store yet; use sqlite:///…")
         return cls(f"{rest.removeprefix('/')}{SUFFIX}", busy_s=busy_s)
 
     def _prepare(self) -> None:
@@ -217,7 +214,7 @@ class Views:
             return StoreReadOnly(f"{what}; the file or its folder is not writable for this user")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return StoreCorrupt(f"{what}; delete it with its -wal file: it is built again from the log")
-        return StoreError(f"{what}; look at the disk; the file may be deleted, it is built again from the log")
+        return StoreError(f"{what}; look at the disk; the file may be deleted, the log is enough to build it")
 
     # ---- standing of each projection (inside a transaction, where it matters)
 

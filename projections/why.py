@@ -5,7 +5,6 @@ What ended it is told by `why_ended.py`. Both give data; the command line makes 
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from msgspec import Struct, structs
 
@@ -16,9 +15,10 @@ from ..events.registry import Unknown, decode_event, look_at_event
 from ..events.stream import Row
 from ..events.types import Event
 from .gates import GATES
-from .own import fold_rows, records, step_records
+from .own import fold_rows, records
 from .records import Record
 from .runs import RUNS
+from .step_row import StepRow
 from .steps import STEPS
 from .timers import TIMERS
 from .waits import WAITS
@@ -137,7 +137,7 @@ def stand(rows: Sequence[Row], inbox: Iterable[Row] = ()) -> Standing:
     if not known or not runs:
         raise ValueError("a run without events stands nowhere")
     (run,) = records(RUNS, runs)
-    attempts = step_records(steps)
+    attempts = _attempts(steps)
     standing = _head(run, known)
     end = end_of(known, attempts, records(GATES, gates))
     if end is not None or run["ended_at"] is not None:
@@ -151,7 +151,7 @@ def stand(rows: Sequence[Row], inbox: Iterable[Row] = ()) -> Standing:
     ]
     found += _timers(records(TIMERS, timers), found)
     found.sort(key=lambda wait: (ORDER.index(wait.type), wait.number))
-    paused = _last(known, t.RunPaused) if run["status"] == "paused" else None
+    paused = _pause(known) if run["status"] == "paused" else None
     mail = tuple(_mail(row) for row in inbox)
     return structs.replace(
         standing, waits=tuple(found), paused=paused, held=len(held), mail=mail, cancel=_cancel(known)
@@ -182,20 +182,25 @@ def _source(known: Iterable[Event]) -> str:
 # ---- one function for each kind of wait ---------------------------------------------------------------
 
 
-def _steps(attempts: Iterable[Record], held: set[int]) -> Iterable[Wait]:
+def _attempts(rows: Iterable[StepRow]) -> list[StepRow]:
+    """Rows of steps as they are, not as dicts: of 10,000 that would take 0.25 s."""
+    found = [row for row in rows if not row.rewound]
+    return sorted(found, key=lambda row: (row.step, row.superseded == 0, row.superseded))
+
+
+def _steps(attempts: Iterable[StepRow], held: set[int]) -> Iterable[Wait]:
     for row in attempts:
-        status = str(row["status"])
-        type = _STEP_TYPES.get(status)
-        if type is None or row["superseded"] or (type == "in_doubt" and row["error_type"]):
+        type = _STEP_TYPES.get(row.status)
+        if type is None or row.superseded or (type == "in_doubt" and row.error_type):
             continue
-        if row["step"] in held:
+        if row.step in held:
             type = "held"
-        since = row["scheduled_at"] if type == "queued" else row["ended_at"] or row["started_at"]
-        error = f"{row['error_type']}: {row['error_message']}" if row["error_type"] else ""
-        until = moment(row["retry_at"]) if type == "retry" else None
+        since = row.scheduled_at if type == "queued" else row.ended_at or row.started_at
+        error = f"{row.error_type}: {row.error_message}" if row.error_type else ""
+        until = moment(row.retry_at) if type == "retry" else None
         yield Wait(
-            type=type, number=row["step"], name=row["key"], since=moment(since), until=until,
-            attempt=row["attempt"], max_attempts=row["max_attempts"], error=error, undoes=row["undoes"],
+            type=type, number=row.step, name=row.key, since=moment(since), until=until,
+            attempt=row.attempt, max_attempts=row.max_attempts, error=error, undoes=row.undoes,
         )  # fmt: skip
 
 
@@ -250,8 +255,8 @@ def _timers(rows: Iterable[Record], found: Sequence[Wait]) -> Iterable[Wait]:
 # ---- what others did --------------------------------------------------------------------------------
 
 
-def _last(known: Sequence[Event], kind: type[Any]) -> Act | None:
-    event = next((event for event in reversed(known) if isinstance(event, kind)), None)
+def _pause(known: Sequence[Event]) -> Act | None:
+    event = next((event for event in reversed(known) if isinstance(event, t.RunPaused)), None)
     return None if event is None else Act(by=event.by, at=event.at, reason=event.reason)
 
 

@@ -9,11 +9,15 @@ from msgspec import Struct
 from ..events import types as t
 from ..events.types import Event
 from .records import Record
+from .step_row import StepRow
 
 FAR = 20
 """Causes to go back at most: people read the first few."""
 _STEP = re.compile(r"step (\S+#\d+) failed: ")
 _STEP_ERRORS = ("StepFailed", "StepTimedOut", "StepInterrupted")
+
+
+_TURNS = frozenset({*t.ENDS, t.RunRewound, t.RunReopened})
 
 
 class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,9 +53,9 @@ class End(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """JSON of what it returned."""
 
 
-def end_of(known: Sequence[Event], attempts: Sequence[Record], gates: Sequence[Record]) -> End | None:
+def end_of(known: Sequence[Event], attempts: Sequence[StepRow], gates: Sequence[Record]) -> End | None:
     """The end of a run that has ended; None: it goes on."""
-    place = next((i for i in reversed(range(len(known))) if _is_turn(known[i])), None)
+    place = next((i for i in reversed(range(len(known))) if type(known[i]) in _TURNS), None)
     if place is None or not isinstance(end := known[place], t.ENDS):
         return None
     status = end.TAG.removeprefix("run.")
@@ -64,14 +68,10 @@ def end_of(known: Sequence[Event], attempts: Sequence[Record], gates: Sequence[R
     return End(status=status, at=end.at, by=end.by, because=tuple(told.why(end)), undone_after=after)
 
 
-def _is_turn(event: Event) -> bool:
-    return isinstance(event, (*t.ENDS, t.RunRewound, t.RunReopened))
-
-
 class _Telling:
     """The chain of causes of one run."""
 
-    def __init__(self, known: Sequence[Event], attempts: Sequence[Record], gates: Sequence[Record]) -> None:
+    def __init__(self, known: Sequence[Event], attempts: Sequence[StepRow], gates: Sequence[Record]) -> None:
         self.known = known
         self.by_id = {event.id: event for event in known}
         self.attempts, self.gates = attempts, gates
@@ -127,7 +127,7 @@ class _Telling:
         """What happened, as far as it explains an error of the handler."""
         match event:
             case t.StepFailed() | t.StepCompleted() | t.StepSkipped():
-                key = next((row["key"] for row in self.attempts if row["step"] == event.step), "")
+                key = next((row.key for row in self.attempts if row.step == event.step), "")
                 if isinstance(event, t.StepFailed):
                     return self._step(key, "step", f"{event.error.type}: {event.error.message}")
                 done = "skipped" if isinstance(event, t.StepSkipped) else "completed"
@@ -153,17 +153,17 @@ class _Telling:
         return None
 
     def _step(self, key: str, type: str, text: str = "") -> Reason:
-        rows = [row for row in self.attempts if row["key"] == key]
-        failed = [row for row in rows if row["error_type"]]
+        rows = [row for row in self.attempts if row.key == key]
+        failed = [row for row in rows if row.error_type]
         if failed:
             last = failed[-1]
-            text = f"{last['error_type']}: {last['error_message']}"
+            text = f"{last.error_type}: {last.error_message}"
         elif type == "not_undone":
-            undos = [row for row in self.attempts if row["undoes"] == key and row["error_type"]]
+            undos = [row for row in self.attempts if row.undoes == key and row.error_type]
             if undos:
-                text = f"{undos[-1]['error_type']}: {undos[-1]['error_message']}"
+                text = f"{undos[-1].error_type}: {undos[-1].error_message}"
                 failed = undos
-        by = rows[-1]["resolved_by"] if rows else ""
+        by = rows[-1].resolved_by if rows else ""
         return Reason(type=type, name=key, text=text, times=len(failed), by=by)
 
     def _cancelled(self, end: Event) -> Reason:

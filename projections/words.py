@@ -1,9 +1,12 @@
-"""Values in words, for whatever draws or prints them: durations, money, counts, times."""
+"""Values in words, for whatever draws or prints them: durations, money, counts, times, harmless text."""
 
+import re
 from datetime import datetime
 from decimal import Decimal
 
 from ..events.clock import moment
+
+_PLAIN = re.compile(r"[ -~]*")
 
 
 def seconds(value: float | None) -> str:
@@ -60,3 +63,23 @@ def clock(at: datetime | str | None, *, micro: bool = False) -> str:
         return ""
     text = f"{found:%Y-%m-%d %H:%M:%S}"
     return f"{text}.{found.microsecond // 1000:03}" if micro else text
+
+
+def visible(text: object) -> str:
+    r"""The text with everything unprintable written out, so that no run id or payload can steer a terminal.
+
+    Control characters of both sets (C1 holds a one-character CSI), line and bidirectional marks, and
+    what has no UTF-8 form.
+
+    >>> visible("a\x1b[2Jb\u202e\n")
+    'a\\x1b[2Jb\\u202e\\n'
+    """
+    plain = str(text)
+    if _PLAIN.fullmatch(plain):
+        return plain
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain)
+
+
+def clip(text: str, width: int) -> str:
+    """At most `width` characters, the cut shown."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"

@@ -12,7 +12,7 @@ from ..engine.exporting import export as export_store
 from ..events.errors import ConfigurationError, StoreError
 from .exits import OK
 from .screen import LiveLine, Screen
-from .stores import existing
+from .stores import looking
 from .text import as_json, count, size, visible
 
 
@@ -26,7 +26,7 @@ def export(args: argparse.Namespace, screen: Screen) -> int:
         )
     if args.json and not args.output:
         raise ConfigurationError("--json tells about a file: give --output, too")
-    with existing(args.store) as store, screen.live() as live:
+    with looking(args.store) as store, screen.live() as live:
         show = progress(live, "exporting")
         lines = export_store(store, args.runs or None, args.format, family=args.family, progress=show)
         if args.output:

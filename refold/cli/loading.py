@@ -90,7 +90,7 @@ def _load_file(path: Path) -> ModuleType:
     )
     spec = importlib.util.spec_from_file_location(name, full)
     if spec is None or spec.loader is None:
-        raise ConfigurationError(f"{path} is not a Python file")
+        raise ConfigurationError(f"{path} is not a Python file; {FORM}")
     sys.path.insert(0, str(full.parent))  # as `python app.py` does: its neighbours can be imported
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # annotations are resolved there

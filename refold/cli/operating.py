@@ -8,8 +8,9 @@ from ..events.errors import ActRefused, RunEnded
 from ..events.store import Store
 from ..projections.own import fold_steps
 from ..projections.why import Standing, Wait
+from .given import parse_json
 from .screen import Screen
-from .speaking import Check, Fate, Say, by, current, parse_json, report, speak
+from .speaking import Check, Fate, Say, by, current, report, speak
 from .why import look
 
 _OF_STEPS = frozenset({"in_doubt", "retry", "interrupted", "running", "held", "queued"})
@@ -19,7 +20,7 @@ def pause(args: argparse.Namespace, screen: Screen) -> int:
     """`refold pause RUN`."""
 
     def check(store: Store) -> None:
-        if will_be_paused(standing := going_on(store, args.run)):
+        if will_be_paused(standing := going_on(store, current(store, args.run))):
             raise ActRefused(f"run {standing.run_id} is paused already: refold resume {standing.run_id}")
 
     async def act(engine: Engine) -> None:
@@ -119,7 +120,7 @@ def _result(args: argparse.Namespace) -> Any:
 
 def going_on(store: Store, run_id: str) -> Standing:
     """How a run stands that has not ended. Raises `RunNotFound`, `RunEnded`."""
-    standing = look(store, current(store, run_id))
+    standing = look(store, run_id)
     if standing.over:
         raise RunEnded(standing.run_id, standing.status)
     return standing

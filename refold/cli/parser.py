@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -18,8 +19,9 @@ GROUPS = (executing, looking, explaining, acting, operating, proving, moving, sh
 
 def parse(arguments: Sequence[str] | None) -> tuple[Command, argparse.Namespace]:
     """The function of the command and its arguments. Exits with 2 for a command line that cannot be read."""
-    parser = build()
-    args = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = build(given[0] if given else "")
+    args = parser.parse_args(given)
     if args.command is None:
         parser.print_help()
         parser.exit(USAGE)
@@ -28,8 +30,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Command, argparse.Namespace]
     return command, args
 
 
-def build() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build(only: str = "") -> argparse.ArgumentParser:
+    """The whole command line; or as much as one command needs: all thirty cost as much as a query."""
     parser = Parser(
         prog="refold",
         description="Durable execution that you embed: runs survive kill -9, and the log tells everything.",
@@ -38,9 +40,9 @@ def build() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for group in GROUPS:
-        for add in group.COMMANDS:
-            add(commands)
+    every = {add.__name__.removeprefix("_"): add for group in GROUPS for add in group.COMMANDS}
+    for add in [every[only]] if only in every else every.values():
+        add(commands)
     return parser
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -48,34 +47,56 @@ def _json_events(screen: Screen, rows: Iterator[Row]) -> None:
     """An array with an event a line, written as it is read: a history may be long."""
     separator = "["
     for row in rows:
-        entry = {
-            "version": row.version, "position": row.position, "tag": row.tag, "hash": row.hash.hex(),
-            "event": msgspec.Raw(row.state),
-        }  # fmt: skip
-        screen.raw(separator + as_json(entry, indent=None))
+        screen.raw(separator + event_as_json(row))
         separator = ","
     screen.raw("]" if separator == "," else "[]")
 
 
+def event_as_json(row: Row) -> str:
+    """One event, on one line."""
+    entry = {
+        "version": row.version, "position": row.position, "tag": row.tag, "hash": row.hash.hex(),
+        "event": msgspec.Raw(row.state),
+    }  # fmt: skip
+    body = body_of(row)
+    if DAMAGED in body:
+        entry |= {"event": None, **body}
+    return as_json(entry, indent=None)
+
+
+def body_of(row: Row) -> dict[str, Any]:
+    """The fields of an event; of one that is no JSON object (any more) what there is, under `damaged`."""
+    try:
+        return msgspec.json.decode(row.state, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {DAMAGED: row.state.decode(errors="backslashreplace")}
+
+
+DAMAGED = "damaged"
 _HEAD = {"id", "at", "by", "cause", "trace"}
 
 
 def _print_events(screen: Screen, rows: Iterator[Row]) -> None:
-    first: datetime | None = None
+    first: Row | None = None
     for row in rows:
-        body = msgspec.json.decode(row.state)
-        at = moment(body.get("at"))
-        first = first or at
-        since = f"+{(at - first).total_seconds():.3f}" if at and first else ""
-        line: Line = [
-            (f"{row.version:>6}  ", "dim"), (f"{clock(at, micro=True)}  ", "dim"), (f"{since:>9}  ", ""),
-            (f"{visible(row.tag):20} ", _tag_style(row.tag)),
-        ]  # fmt: skip
-        fields = "  ".join(f"{visible(k)}={_short(v)}" for k, v in body.items() if k not in _HEAD)
-        by = body.get("by", "engine")
-        who = "" if by in ("engine", "handler") else f"  by={visible(by)}"
-        room = max(screen.width - sum(len(text) for text, _ in line), 20) if screen.terminal else 10_000
-        screen.print(line, clip(fields + who, room))
+        first = first or row
+        print_event(screen, row, first)
+
+
+def print_event(screen: Screen, row: Row, first: Row) -> None:
+    """One event, on one line, with the seconds since the first one."""
+    body = body_of(row)
+    at, began = moment(body.get("at")), moment(body_of(first).get("at"))
+    since = f"+{(at - began).total_seconds():.3f}" if at and began else ""
+    line: Line = [
+        (f"{row.version:>6}  ", "dim"), (f"{clock(at, micro=True)}  ", "dim"), (f"{since:>9}  ", ""),
+        (f"{visible(row.tag):20} ", _tag_style(row.tag)),
+    ]  # fmt: skip
+    fields = "  ".join(f"{visible(k)}={_short(v)}" for k, v in body.items() if k not in _HEAD)
+    by = body.get("by", "engine")
+    who = "" if by in ("engine", "handler") else f"  by={visible(by)}"
+    room = max(screen.width - sum(len(text) for text, _ in line), 20) if screen.terminal else 10_000
+    screen.print(line, clip(fields + who, room))
 
 
 def _short(value: Any) -> str:

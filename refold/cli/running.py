@@ -18,13 +18,14 @@ from ..events.errors import (
     RefoldError,
     RunCancelled,
     RunFailed,
+    StoreBusy,
 )
 from .exits import FAILED, INTERRUPTED, OK, TERMINATED
 from .following import Following
+from .given import parse_json, principal
 from .loading import load_workflows
 from .screen import Screen, complain
-from .sending import parse_json, principal
-from .stores import store_url
+from .stores import shared_url, store_url
 from .text import as_json, count, visible
 
 LOOK_S = 0.1
@@ -37,8 +38,13 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     flow, flows = load_workflows(args.target)
     arguments = _arguments(args.input)
     labels = dict(_label(text) for text in args.label)
+    if args.detach:
+        return asyncio.run(_detach(args, screen, flow, arguments, labels))
     every = flows if flow in flows else [flow, *flows]
-    return asyncio.run(_run(args, screen, flow, every, arguments, labels))
+    try:
+        return asyncio.run(_run(args, screen, flow, every, arguments, labels))
+    except StoreBusy as busy:
+        raise StoreBusy(f"{busy}; or leave the run to that one: --detach", busy.holder) from None
 
 
 def _arguments(text: str | None) -> list[Any] | None:
@@ -59,6 +65,22 @@ def _label(text: str) -> tuple[str, str]:
     if not (separator and name):
         raise ConfigurationError(f"--label {text!r}: expected NAME=VALUE")
     return name, value
+
+
+async def _detach(
+    args: argparse.Namespace, screen: Screen, flow: Workflow[Any, Any], arguments: list[Any] | None,
+    labels: dict[str, str],
+) -> int:  # fmt: skip
+    """Only store the run: whoever executes the store, now or later, runs it."""
+    async with Engine(shared_url(args.store), execute=False) as engine:
+        args.known = args.id is not None and bool(engine.store.read(args.id, 0, 1))
+        handle = await _start(engine, args, flow, arguments, labels)
+        status = handle.status()["status"]
+    if args.json:
+        screen.raw(as_json({"run": handle.id, "status": status}))
+    else:
+        screen.raw(visible(handle.id))
+    return OK
 
 
 async def _run(

@@ -25,7 +25,7 @@ class Screen:
         self.colours = self.terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         columns = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if self.terminal else PIPE_WIDTH
         self.width = max(columns, MIN_WIDTH)
-        self.unicode = _can_show(self.stream, "█▓▒·✓✗▼┊…")
+        self.unicode = _can_show(self.stream, "█▓▒▄▚·╌✓✗▼┊…")
         self._console: Any = None
 
     @property
@@ -94,8 +94,23 @@ class Screen:
             line.stop()
 
 
+class Page(Screen):
+    """Lines that are collected, to be shown together, for as much of a terminal as there is now."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.stream, self.terminal, self.colours = screen.stream, screen.terminal, screen.colours
+        self.unicode, self._console = screen.unicode, screen._console
+        size = shutil.get_terminal_size((PIPE_WIDTH, 24))
+        self.width, self.height = max(size.columns, MIN_WIDTH), size.lines
+        self.lines: list[Line] = []
+
+    def print(self, *parts: Cell) -> None:
+        """Keep one line."""
+        self.lines.append([span for part in parts for span in _spans(part)])
+
+
 class LiveLine:
-    """The changing line; `update` is cheap and does nothing where there is no terminal."""
+    """The changing lines; `update` is cheap and does nothing where there is no terminal."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
@@ -106,12 +121,27 @@ class LiveLine:
         if not self.screen.colours:
             return
         line = [span for part in parts for span in _spans(part)]
-        text = _text(_cut(line, self.screen.width - 1))
+        self._replace(_text(_cut(line, self.screen.width - 1)))
+
+    def show(self, page: Page) -> None:
+        """Replace the line by all of these."""
+        if not self.screen.colours:
+            return
+        text = _text([])
+        for line in page.lines:
+            text.append(_text(_cut(line, page.width - 1))).append("\n")
+        text.rstrip()
+        self._replace(text)
+
+    def _replace(self, text: Any) -> None:
+        if not _in_the_foreground(self.screen.stream):
+            return
         if self._live is None:
             from rich.live import Live
 
             self._live = Live(text, console=self.screen.console, transient=True, auto_refresh=False)
             self._live.start()
+            self.screen.console.show_cursor()  # after kill -9 nobody would bring it back
         self._live.update(text, refresh=True)
 
     def stop(self) -> None:
@@ -119,6 +149,14 @@ class LiveLine:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _in_the_foreground(stream: TextIO) -> bool:
+    """Whether the terminal is this process's to draw on; not after `refold run … &`, where somebody types."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except OSError:  # not the terminal that controls us
+        return True
 
 
 def _spans(part: Cell) -> Line:

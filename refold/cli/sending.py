@@ -3,10 +3,9 @@
 import argparse
 
 from ..engine.engine import Engine
+from .given import parse_json
 from .screen import Screen
-from .speaking import by, parse_json, principal, report, speak
-
-__all__ = ["cancel", "parse_json", "principal", "signal"]
+from .speaking import by, report, speak
 
 
 def signal(args: argparse.Namespace, screen: Screen) -> int:

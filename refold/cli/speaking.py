@@ -2,24 +2,23 @@
 
 import argparse
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import to_builtins
 
 from ..engine import onward
 from ..engine.engine import Engine
 from ..events import types as t
 from ..events.clock import SystemClock, to_datetime
-from ..events.errors import ActRefused, ConfigurationError, RunEnded, RunNotFound
+from ..events.errors import ActRefused, RunEnded, RunNotFound
 from ..events.hold import Holder
 from ..events.store import Store
 from ..events.stream import INBOX
-from ..projections.why import Standing
+from ..projections.why import Standing, stand
 from .exits import OK
+from .given import principal
 from .screen import Screen
 from .stores import executor_of, existing
 from .text import as_json, visible
@@ -29,6 +28,8 @@ from .why_words import executes, go_on, tell
 TAKEN_S = 2.0
 """How long to wait until the process that executes the store has taken a message."""
 LOOK_S = 0.01
+FIRST = 200
+"""Events that are folded where nobody asks how the run stands: all of 30,000 would take half a second."""
 _MESSAGES = frozenset(kind.TAG for kind in (t.SignalSent, t.CancelSent, t.VoteSent, t.RequestSent))
 
 Say = Callable[[Engine], Awaitable[Any]]
@@ -47,24 +48,7 @@ class Fate(NamedTuple):
     """What its owner noted about it, or empty."""
     executor: Holder | None
     standing: Standing
-
-
-def principal() -> str:
-    """Who sits at this terminal, for the log."""
-    try:
-        return f"user:{getpass.getuser()}"
-    except (KeyError, OSError):  # no entry in the password database, as in many containers
-        return "user"
-
-
-def parse_json(text: str, what: str) -> Any:
-    """A JSON value from the command line. Raises `ConfigurationError` with a hint."""
-    try:
-        return msgspec.json.decode(text.encode(errors="surrogateescape"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(
-            f"{what}: not JSON: {error}; a text needs quotes of its own: '\"like this\"'"
-        ) from None
+    """Whole for `--json` and of what was taken; else of the run's first events: where its code is."""
 
 
 def by(args: argparse.Namespace) -> str:
@@ -93,7 +77,9 @@ async def _speak(args: argparse.Namespace, say: Say, check: Check | None) -> Fat
         taken, note = sent == 0, ""
         if sent and executor is not None:
             taken, note = await _taken(store, run_id, sent, before)
-        return Fate(run_id, value, taken, note, executor, look(store, run_id))
+        told = args.json or (taken and executor is not None)
+        standing = look(store, run_id) if told else stand(store.read(run_id, 0, FIRST))
+        return Fate(run_id, value, taken, note, executor, standing)
 
 
 def current(store: Store, run_id: str) -> str:
@@ -155,11 +141,11 @@ def _what_next(args: argparse.Namespace, screen: Screen, fate: Fate) -> None:
     standing, executor = fate.standing, fate.executor
     if fate.note:
         screen.print("  ", visible(fate.note))
-    if executor is None and not standing.over:
+    if executor is None:
         waits = "it goes on" if fate.taken else "the run takes it"
         screen.print(f"  no process executes this store now: {waits} when one does, started with")
         screen.print("      ", (visible(command_line(go_on(standing), args.store)), "cyan"))
-    elif executor is not None and not fate.taken:
+    elif not fate.taken:
         screen.print(
             f"  {visible(executes(executor))}, and has not taken it yet: refold why ", visible(fate.run_id)
         )

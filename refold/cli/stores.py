@@ -23,6 +23,14 @@ def store_url(given: str | None) -> str:
     return given or os.environ.get("REFOLD_STORE") or DEFAULT_STORE
 
 
+def shared_url(given: str | None) -> str:
+    """The same, of a store that other processes can open, too."""
+    url = store_url(given)
+    if url.startswith("memory://"):
+        raise ConfigurationError(f"{url}: nobody else could start runs there; give --store a file")
+    return url
+
+
 def _named(given: str | None) -> str:
     url = store_url(given)
     if url.startswith("memory://"):

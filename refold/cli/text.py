@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ..projections.words import clock, count, seconds, usd
+from ..projections.words import clip, clock, count, seconds, usd, visible
 
 __all__ = [
     "Line", "Span", "as_json", "clip", "clock", "compact", "count", "seconds", "size", "usd", "visible",
@@ -21,29 +21,9 @@ _PLAIN = re.compile(r"[ -~]*")
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def visible(text: object) -> str:
-    r"""The text with everything unprintable written out, so that no run id or payload can steer a terminal.
-
-    Control characters of both sets (C1 holds a one-character CSI), line and bidirectional marks, and
-    what has no UTF-8 form.
-
-    >>> visible("a\x1b[2Jb\u202e\n")
-    'a\\x1b[2Jb\\u202e\\n'
-    """
-    plain = str(text)
-    if _PLAIN.fullmatch(plain):
-        return plain
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain)
-
-
 def visible_lines(text: object) -> list[str]:
     """A text of several lines, each made harmless; tabs become spaces."""
     return [visible(line.expandtabs(4)) for line in str(text).split("\n")]
-
-
-def clip(text: str, width: int) -> str:
-    """At most `width` characters, the cut shown."""
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:

@@ -18,9 +18,9 @@ GLYPHS = {
     "wait": ("·", ".", "cyan"),
     "retry": ("╌", "~", "yellow"),
     "paused": ("=", "=", "yellow"),
-    "child": ("▒", "%", "blue"),
+    "child": ("▄", "%", "blue"),
     "run": ("█", "#", "green"),
-    "undo": ("█", "u", "magenta"),
+    "undo": ("▚", "u", "magenta"),
     "cancelled": ("░", "-", "dim"),
     "failed": ("▓", "x", "red"),
     "cut": ("▒", "!", "yellow"),
@@ -40,7 +40,10 @@ def lines(
     screen: Screen, rows: Sequence[Lane], start: datetime, end: datetime, marks: Sequence[Mark] = ()
 ) -> list[Line]:
     """The same, as lines to print."""
-    named = [(_name(lane), _came_to(lane), seconds(lane.seconds_until(end)), usd(lane.cost)) for lane in rows]
+    named = [
+        (_name(screen, lane), _came_to(lane), seconds(lane.seconds_until(end)), usd(lane.cost))
+        for lane in rows
+    ]
     header = ("step", "attempts", "time", "cost")
     widths = [max(len(header[i]), *(len(row[i]) for row in named), 0) for i in range(4)]
     widths[0], widths[1] = min(widths[0], NAME_WIDTH), min(widths[1], NOTE_WIDTH)
@@ -61,12 +64,16 @@ def lines(
     return found + _legend(screen, used)
 
 
-def _name(lane: Lane) -> str:
+def _name(screen: Screen, lane: Lane) -> str:
     name = visible(lane.name)
     indent = "  " * min(lane.depth, 3)
     if lane.kind == "child" and lane.run_id:
         name = visible(lane.run_id)
-    return indent + (f"{name} {TIMES}{lane.steps}" if lane.steps > 1 else name.removesuffix("#1"))
+    return indent + (
+        f"{name} {TIMES if screen.unicode else 'x'}{lane.steps}"
+        if lane.steps > 1
+        else name.removesuffix("#1")
+    )
 
 
 def _came_to(lane: Lane) -> str:

@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..engine.engine import Engine
+from ..events.errors import VoteRefused
 from ..events.store import Store
+from .given import parse_json
 from .screen import Screen
-from .speaking import by, parse_json, report, speak
+from .speaking import by, report, speak
 from .text import count, visible
-from .why import look
+from .why import children_of, look
 
 Gate = str | int | None
 Vote = Callable[[Engine, Gate], Awaitable[None]]
@@ -76,5 +78,13 @@ def _gate(args: argparse.Namespace) -> Gate:
 def _only_open(store: Store, args: argparse.Namespace) -> str | None:
     """The only open gate of the kind that is voted on; None: it is for the engine to say what is open."""
     kind = "input" if args.command == "answer" else "approval"
-    names = [wait.name for wait in look(store, args.run).waits if wait.type == kind]
+    standing = look(store, args.run)
+    names = [wait.name for wait in standing.waits if wait.type == kind]
+    if not names and not any(wait.type in ("input", "approval") for wait in standing.waits):
+        for _, child in children_of(store, standing):
+            if any(wait.type == kind for wait in child.waits):
+                raise VoteRefused(
+                    f"run {args.run}: no gate is open, but one of its child {child.run_id}: "
+                    f"refold {args.command} {child.run_id}"
+                )
     return names[0] if len(names) == 1 else None

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,32 @@ from .exits import OK
 from .screen import Screen
 from .stores import executor_of, looking
 from .text import as_json, visible, visible_lines
-from .why_words import Said, tell
+from .why_words import SHOWN, Said, tell
 
 
 def why(args: argparse.Namespace, screen: Screen) -> int:
     """`refold why RUN`: folded from the log itself, so it is never behind."""
     with looking(args.store) as store:
         standing, executor = look(store, args.run), executor_of(store)
-    now = to_datetime(SystemClock().now())
-    told = tell(standing, now, executor)
+        children = dict(children_of(store, standing))
+    told = tell(standing, to_datetime(SystemClock().now()), executor, children)
     if args.json:
         screen.raw(as_json(_as_data(standing, told, executor, args.store)))
         return OK
     for number, said in enumerate(told):
         _print(screen, said, args.store, first=number == 0)
     return OK
+
+
+def children_of(store: Reading, standing: Standing) -> Iterator[tuple[str, Standing]]:
+    """The children that are shown, each as it stands, or as the run does that goes on for it."""
+    names = [wait.name for wait in standing.waits if wait.type == "child"][: SHOWN + 1]
+    for name in names:
+        if store.work(name) is not None:  # of a single run that was brought here the children may be missing
+            child = look(store, name)
+            while child.end is not None and child.end.next_run:
+                child = look(store, child.end.next_run)
+            yield name, child
 
 
 def look(store: Reading, run_id: str) -> Standing:

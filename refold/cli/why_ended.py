@@ -1,12 +1,16 @@
 """Why a run has ended, in sentences: the chain of what led to it, and what can still be done."""
 
+import re
 from collections.abc import Iterator
 
 from ..projections.why import Standing
 from ..projections.why_ended import End, Reason
 from ..projections.words import clock, count
+from .text import size
 
 LONG = 300
+_LARGE = re.compile(r'\{"\$blob":"[0-9a-f]{64}","size":(\d+)\}')
+"""How the log refers to a value that lies beside it."""
 
 Line = tuple[str, list[list[str]]]
 
@@ -19,7 +23,9 @@ def ended(standing: Standing, end: End) -> Iterator[Line]:
             f"it was undone {after}" + ("" if "request" in after else f" had {_was(end.undone_after)}"), []
         )  # fmt: skip
     if end.status == "completed":
-        yield f"its handler returned {_short(end.result)}: nothing is left to do", []
+        large = _LARGE.fullmatch(end.result)
+        result = f"a value of {size(int(large[1]))}" if large else _short(end.result)
+        yield f"its handler returned {result}: nothing is left to do", []
     elif end.status == "continued":
         yield f"it goes on as {end.next_run}", [["refold", "why", end.next_run]]
     for reason in end.because:

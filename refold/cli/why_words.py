@@ -1,8 +1,9 @@
 """Why a run stands where it stands, in sentences, each with the commands that would move it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..events.hold import Holder
@@ -15,6 +16,7 @@ SHOWN = 3
 LONG = 300
 
 Words = list[str]
+NONE: Mapping[str, Standing] = MappingProxyType({})
 
 
 class Said(NamedTuple):
@@ -24,15 +26,20 @@ class Said(NamedTuple):
     commands: Sequence[Words] = ()
 
 
-def tell(standing: Standing, now: datetime, executor: Holder | None) -> list[Said]:
-    """How the run stands, what it waits for, who executes it, what comes next; never empty."""
+def tell(
+    standing: Standing, now: datetime, executor: Holder | None, children: Mapping[str, Standing] = NONE
+) -> list[Said]:
+    """How the run stands, what it waits for, who executes it, what comes next; never empty.
+
+    `children`: how those stand that it waits for, as far as anybody has looked.
+    """
     told = [Said(_head(standing, now, executor))]
     if standing.end is not None:
         told += [Said(text, commands) for text, commands in ended(standing, standing.end)]
         return told
     told += _acts(standing, now)
     told += _attention(standing, now)
-    told += _waits(standing, now, executor)
+    told += _waits(standing, now, executor, children)
     told += _mail(standing, now)
     told.append(_executor(standing, now, executor))
     told += _next(standing, now, executor)
@@ -103,20 +110,24 @@ def _attention(standing: Standing, now: datetime) -> Iterator[Said]:
 # ---- what it waits for --------------------------------------------------------------------------------
 
 
-def _waits(standing: Standing, now: datetime, executor: Holder | None) -> Iterator[Said]:
+def _waits(
+    standing: Standing, now: datetime, executor: Holder | None, children: Mapping[str, Standing]
+) -> Iterator[Said]:
     groups: dict[tuple[str, str], list[Wait]] = {}
     for wait in standing.waits:
         groups.setdefault((wait.type, wait.name.rpartition("#")[0] or wait.type), []).append(wait)
     for group in groups.values():
         shown = group if len(group) <= SHOWN + 1 else group[:SHOWN]
         for wait in shown:
-            yield _wait(standing, wait, now, executor)
+            yield _wait(standing, wait, now, executor, children.get(wait.name))
         if len(group) > len(shown):
             names = f"{group[SHOWN].name} to {group[-1].name}" if group[-1].name else "timers"
             yield Said(f"and {count(len(group) - SHOWN, 'more', 'more')} like these: {names}")
 
 
-def _wait(standing: Standing, wait: Wait, now: datetime, executor: Holder | None) -> Said:
+def _wait(
+    standing: Standing, wait: Wait, now: datetime, executor: Holder | None, child: Standing | None
+) -> Said:
     since = f", {since_(wait.since, now)}" if wait.since else ""
     run = standing.run_id
     match wait.type:
@@ -127,7 +138,7 @@ def _wait(standing: Standing, wait: Wait, now: datetime, executor: Holder | None
             return Said(f"it waits for the event {wait.name}{since}", [wait_for])
         case "child":
             return Said(
-                f"it waits for its child {wait.name} ({wait.workflow}){since}",
+                f"it waits for its child {wait.name} ({wait.workflow}){since}{_in_turn(child)}",
                 [["refold", "why", wait.name]],
             )
         case "timer":
@@ -142,6 +153,24 @@ def _wait(standing: Standing, wait: Wait, now: datetime, executor: Holder | None
             )  # fmt: skip
         case _:
             return _step(standing, wait, now, since, executor)
+
+
+_FOR = {
+    "approval": "people, at {}", "input": "an answer, at {}", "event": "the event {}",
+    "child": "its child {}", "retry": "another attempt at step {}",
+    "in_doubt": "somebody to say what step {} did", "timer": "time",
+}  # fmt: skip
+
+
+def _in_turn(child: Standing | None) -> str:
+    """What a child waits for: at the end of such a chain is what has to happen first."""
+    if child is None:
+        return ""
+    if child.attention in _CANNOT:
+        return f", which cannot go on by itself ({child.attention.replace('_', ' ')})"
+    waits = [_FOR.get(wait.type, "step {}").format(wait.name) for wait in child.waits[:SHOWN]]
+    more = " and more" if len(child.waits) > SHOWN else ""
+    return f", which waits for {', '.join(waits)}{more}" if waits else f", which is {child.status}"
 
 
 def _gate(run: str, wait: Wait, now: datetime, since: str) -> Said:
@@ -197,7 +226,9 @@ def _step(standing: Standing, wait: Wait, now: datetime, since: str, executor: H
         case "running":
             return Said(f"{name} is running (attempt {wait.attempt}{of}){since}")
         case "interrupted":
-            return Said(f"{name} was cut off in attempt {wait.attempt}{of}{since} and is to begin again")
+            return Said(
+                f"{name} was cut off in attempt {wait.attempt}{of}{since}; it goes on as its options say"
+            )
         case "held":
             return Said(f"{name} has ended; that is held until the run is resumed")
         case _:

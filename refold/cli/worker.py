@@ -11,14 +11,14 @@ from ..engine.engine import Engine
 from ..engine.settings import Settings
 from ..engine.workflow import Workflow
 from ..events.clock import SystemClock, to_datetime
-from ..events.errors import ConfigurationError, HandlerError, StoreBusy
+from ..events.errors import HandlerError, StoreBusy
 from ..events.open import open_store
 from ..events.store import Store
 from .exits import INTERRUPTED, OK
 from .loading import load_files
 from .news import News
 from .screen import Screen, complain
-from .stores import store_url
+from .stores import shared_url
 from .text import as_json, clock, visible
 
 LOOK_S = 0.1
@@ -28,9 +28,7 @@ WAIT_S = 0.5
 
 def worker(args: argparse.Namespace, screen: Screen) -> int:
     """`refold worker`."""
-    url = store_url(args.store)
-    if url.startswith("memory://"):
-        raise ConfigurationError(f"{url}: nobody else could start runs there; give --store a file")
+    url = shared_url(args.store)
     flows = load_files(args.files)
     _say_warnings()
     store = open_store(url)
@@ -71,8 +69,8 @@ async def _work(
         finally:
             await engine.close()
     except asyncio.CancelledError:
-        if news is not None:
-            told.all(news)
+        while news is not None and told.page(news):
+            pass
         told.line("stopped", "what is unfinished goes on with the next worker")
         return code
     return OK
@@ -97,12 +95,12 @@ async def _enter(engine: Engine, wait: bool, told: "Telling") -> None:
 async def _follow(engine: Engine, news: News, told: "Telling") -> None:
     blocked = 0
     while True:
-        told.all(news)
+        more = told.page(news)
         if len(engine.worker.blocked) != blocked:
             blocked = told.blocked(engine)
         if engine.worker.closing:
             raise StoreBusy(f"another process has taken over {engine.store.url}; it goes on there")
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(0 if more else LOOK_S)
 
 
 class Telling:
@@ -137,10 +135,12 @@ class Telling:
                 text = f"{what}: in none of these files, {row['runs']} unfinished"
                 self.line("missing", text, missing=what, runs=row["runs"])
 
-    def all(self, news: News) -> None:
-        """The runs that began or ended since the last time."""
-        for event, text, more in news.read():
-            self.line(event, text, **more)
+    def page(self, news: News) -> bool:
+        """The runs that began or ended since the last time; whether there may be more."""
+        items, more = news.read()
+        for event, text, about in items:
+            self.line(event, text, **about)
+        return more
 
     def blocked(self, engine: Engine) -> int:
         """The runs that cannot go on in this process, and why; returns how many there are."""

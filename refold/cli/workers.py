@@ -1,7 +1,6 @@
 """`refold workers`: the process that executes a store, by the store's own knowledge."""
 
 import argparse
-from typing import Any
 
 import msgspec
 
@@ -10,6 +9,7 @@ from ..events.hold import Holder
 from ..events.store import Reading
 from ..projections.overview import held_by, unfinished
 from .exits import OK
+from .reading import body_of
 from .screen import Screen
 from .stores import caught_up, executor_of, looking
 from .text import Span, as_json, clock, count, seconds, visible
@@ -52,7 +52,5 @@ def _cells(holder: Holder, held: dict[str, int], last: str | None) -> list[str |
 def _last_write(store: Reading) -> str | None:
     """When the last event of the log happened, as it is stored."""
     found = store.scan(store.position() - 1, 1)
-    if not found:
-        return None
-    at: Any = msgspec.json.decode(found[0].state).get("at")
-    return str(at)
+    at = body_of(found[0]).get("at") if found else None
+    return None if at is None else str(at)

@@ -15,8 +15,8 @@ from typing import Any
 from .. import __version__
 from ..cli.exits import FAILED, OK
 from ..cli.following import Following
+from ..cli.given import principal
 from ..cli.screen import LiveLine, Screen
-from ..cli.sending import principal
 from ..cli.text import as_json, size, visible
 from ..engine.engine import Engine
 from ..events.clock import SystemClock, to_datetime

@@ -80,11 +80,16 @@ class Answering(Engine):
 
     def reply_to_new(self) -> bool:
         """Answer what has been asked since; whether there was anything."""
+        if not self._replies.rules:
+            return False
         found = [new for live in list(self.worker.live.values()) for new in self._new(live)]
         for rule, asked, number, run_id in found:
-            self.time.call_later(rule.after, self._passing.begin, self._reply, rule, asked, number, run_id)
+            self._reply_later(rule, asked, number, run_id)
         self.time.move_to(self.time.now())  # those that wait for nothing reply at once
         return bool(found)
+
+    def _reply_later(self, rule: Reply, asked: Gate | str, number: int, run_id: str) -> None:
+        self.time.call_later(rule.after, self._passing.begin, self._reply, rule, asked, number, run_id)
 
     def _new(self, live: Any) -> list[tuple[Reply, Gate | str, int, str]]:
         if live.lost or live.run.closed or live.fold.paused:

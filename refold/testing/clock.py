@@ -58,6 +58,14 @@ class VirtualClock:
         """63 bits for a new run."""
         return self._random.getrandbits(63)
 
+    def state(self) -> Any:
+        """Of its chance, for `restore`."""
+        return self._random.getstate()
+
+    def restore(self, state: Any) -> None:
+        """Have the chance again that there was."""
+        self._random.setstate(state)
+
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> VirtualAlarm:
         """Call it once so many virtual seconds have passed."""
         alarm = VirtualAlarm(callback, args)

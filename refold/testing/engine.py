@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from msgspec import structs
 
-from ..engine.bodies import StepWrapper
+from ..engine.bodies import Bodies, StepWrapper
 from ..engine.ends import Ends
 from ..engine.lookup import Runs
 from ..engine.settings import Settings
@@ -111,6 +111,8 @@ class TestEngine(Answering):
     async def close(self) -> None:
         """Shut down; a body that only waits for virtual time is not waited for."""
         await self._passing.close()
+        if isinstance(self._store, Door):
+            self._store.die_before = self._store.die_after = 0
         if self._reviving is not None:
             self._reviving.cancel()
             await asyncio.gather(self._reviving, return_exceptions=True)
@@ -126,18 +128,24 @@ class TestEngine(Answering):
             door.close()
 
     def _new_door(self) -> Door:
-        place = self._place
-        door = Door(open_store(place) if isinstance(place, str | os.PathLike) else place)
+        door = Door(self._open_place())
         door.on_death, (door.die_before, door.die_after) = self._died, self._dying
         rows = door.scan(max(door.position() - 1, 0), 1)
         if rows:  # log time never goes back
             self.time.move_to(rows[-1].event().at.timestamp())
         return door
 
+    def _open_place(self) -> Store:
+        place = self._place
+        return open_store(place) if isinstance(place, str | os.PathLike) else place
+
     def _put_in_place(self, worker: Worker) -> None:
-        self.bodies = TestBodies(worker.bodies, self.time, self._mocks, self._strict)
+        self.bodies = self._make_bodies(worker.bodies)
         self.bodies.on_start = self.on_start
         worker.bodies = self.bodies
+
+    def _make_bodies(self, bodies: Bodies) -> TestBodies:
+        return TestBodies(bodies, self.time, self._mocks, self._strict)
 
     def _load_all(self) -> None:
         """Waiting runs, too: what they wait for may have an answer here."""
@@ -184,7 +192,8 @@ class TestEngine(Answering):
     async def alive(self) -> None:
         """Wait until the new process stands, if the old one has just crashed."""
         await asyncio.sleep(0)
-        await self._alive.wait()
+        while not self._alive.is_set():  # it may have crashed again before this task had its turn
+            await self._alive.wait()
 
     def _died(self) -> None:
         worker = self.worker
@@ -203,6 +212,7 @@ class TestEngine(Answering):
         worker = self.worker
         if worker.recovery._task is not None:
             worker.recovery._task.cancel()
+        worker.following.close()
         self._reviving = worker._loop.create_task(self._revive(), name="refold-test-crash")
 
     async def _revive(self) -> None:
@@ -210,7 +220,6 @@ class TestEngine(Answering):
         old = self.worker
         ends, old.ends = old.ends, Ends()
         tasks = old._bodies()
-        old.following.close()
         for live in [*old.live.values(), *old.recovery.lost.values()]:
             live.leave()
         old.live.clear()
@@ -270,7 +279,8 @@ class TestEngine(Answering):
     async def end_of(self, run_id: str) -> Event:
         """Wait for a run's end and return the event; time passes meanwhile."""
         with self._passing.somebody_waits():
-            await self._alive.wait()
+            if not self._alive.is_set():
+                await self.alive()
             return await super().end_of(run_id)
 
     @property

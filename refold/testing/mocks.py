@@ -15,6 +15,8 @@ from ..events.errors import ConfigurationError, NonRetryable
 from .clock import VirtualClock
 
 _NOTHING: Any = object()
+Instead = Callable[[Sequence[Any], dict[str, Any]], Awaitable[Any]]
+"""What stands in for a body: gets its arguments, decoded."""
 
 
 class MockError(NonRetryable, AssertionError):
@@ -120,7 +122,7 @@ def _one_by_one(name: str, values: list[Any]) -> Callable[..., Any]:
 class _StandIn(Callee):
     """A callee that hands the decoded arguments to something else."""
 
-    def __init__(self, real: Callee, body: Callable[[Sequence[Any], dict[str, Any]], Awaitable[Any]]) -> None:
+    def __init__(self, real: Callee, body: Instead) -> None:
         async def call(*args: Any, **kwargs: Any) -> Any:
             return await body(args, kwargs)
 
@@ -145,30 +147,36 @@ class TestBodies(Bodies):
 
     def start(self, body: Body) -> None:
         """Begin a body; that of a mocked step counts its timeout in virtual seconds."""
-        mock = self._mocks.get(body.command.step.name)
         if isinstance(body, Probe):
             super().start(body)
-        elif mock is not None:
-            self._stand_in(body, lambda args, kwargs: mock.body(self._clock, args, kwargs))
-        elif self._strict:
-            self._stand_in(body, _no_mock(body.command.step.name))
         else:
             self.on_start(body)
-            super().start(body)
+            self._begin(body, self.instead_of(body))
         task = body.task
         if task is not None and task not in self._running:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _stand_in(
-        self, body: Body, instead: Callable[[Sequence[Any], dict[str, Any]], Awaitable[Any]]
-    ) -> None:
-        self.on_start(body)
+    def instead_of(self, body: Body) -> Instead | None:
+        """What stands in for it; None: nothing does."""
+        name = body.command.step.name
+        mock = self._mocks.get(name)
+        if mock is not None:
+            return lambda args, kwargs: mock.body(self._clock, args, kwargs)
+        return _no_mock(name) if self._strict else None
+
+    def _begin(self, body: Body, instead: Instead | None) -> None:
+        if instead is None:
+            super().start(body)
+        else:
+            self._stand_in(body, instead)
+
+    def _stand_in(self, body: Body, instead: Instead, *, timeouts: bool = True) -> None:
         body.callee = _StandIn(body.callee, instead)
         limit, body.limit = body.limit, None
         super().start(body)
         body.limit = limit
-        if limit is not None:
+        if limit is not None and timeouts:
             body.timer = self._clock.call_later(limit, body.time_out)
 
     @property
@@ -177,7 +185,7 @@ class TestBodies(Bodies):
         return [task for task in self._running if task not in self._clock.sleepers]
 
 
-def _no_mock(name: str) -> Callable[[Sequence[Any], dict[str, Any]], Awaitable[Any]]:
+def _no_mock(name: str) -> Instead:
     async def refuse(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         raise MockError(f"step {name} has no mock, and the engine is strict: engine.mock({name}, returns=…)")
 

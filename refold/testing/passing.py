@@ -20,7 +20,7 @@ class NothingHappens(RefoldError, AssertionError):
     """Somebody waits for a run, and nothing is left that could happen: no deadline, no body, no answer."""
 
 
-def _stuck(row: dict[str, Any]) -> NothingHappens:
+def stuck(row: dict[str, Any]) -> NothingHappens:
     """What to say of a run that waits for somebody."""
     waits = ", ".join(
         f"{key} {value!r}" for key, value in (row["blocked_on"] or {}).items() if value not in (None, "", [])
@@ -96,9 +96,8 @@ class Passing:
         turns = busy_turns = 0
         position = -1
         while turns < TURNS:
-            await asyncio.sleep(0)
             engine = self._engine
-            await engine._alive.wait()
+            await engine.alive()
             if len(engine.worker.log):
                 await self._flush(engine)
             if self._under_way(engine.worker) or engine.reply_to_new():
@@ -134,18 +133,19 @@ class Passing:
             or worker._mailed
             or recovery._loading
             or (recovery._queue and worker.has_room)
-            or any(live.undurable or live.lost for live in worker.live.values())
+            or recovery.lost
         )
 
     # ---- moving
 
-    def _next(self) -> float | None:
+    def next_due(self) -> float | None:
         """When something falls due; None: never."""
         clock = self._engine.time
         times = (clock.next_alarm(), self._engine.store.next_due(clock.now()))
         return min((time for time in times if time is not None), default=None)
 
-    def _move(self, to: float) -> None:
+    def move(self, to: float) -> None:
+        """Show this time; what is due by then happens."""
         self._engine.time.move_to(to)
         self._engine.worker.look()
 
@@ -154,10 +154,10 @@ class Passing:
         target = self._engine.time.now() + seconds
         async with self._moving:
             await self.calm()
-            while (due := self._next()) is not None and due <= target:
-                self._move(due)
+            while (due := self.next_due()) is not None and due <= target:
+                self.move(due)
                 await self.calm()
-            self._move(target)
+            self.move(target)
             await self.calm()
 
     async def _pass_safely(self) -> None:
@@ -181,27 +181,27 @@ class Passing:
             await asyncio.sleep(SLICE_S)
         elif busy:
             await self._run_along(busy)
-        elif (due := self._next()) is not None:
-            self._move(due)
+        elif (due := self.next_due()) is not None:
+            self.move(due)
         else:
             await self._hope()
 
     async def _run_along(self, busy: list["asyncio.Task[None]"]) -> None:
         """Real bodies take real time: the clock goes with it, so that what is due meanwhile comes first."""
-        clock, due = self._engine.time, self._next()
+        clock, due = self._engine.time, self.next_due()
         until = SLICE_S * 5 if due is None else min(max(due - clock.now(), 0.0), SLICE_S * 5)
         await asyncio.wait(busy, timeout=until, return_when=asyncio.FIRST_COMPLETED)
         now = monotonic()
-        self._move(clock.now() + now - self._busy_since)
+        self.move(clock.now() + now - self._busy_since)
         self._busy_since = now
 
     async def _hope(self) -> None:
         """Nothing will happen by itself: perhaps the test does something yet, in another task."""
         engine = self._engine
         deadline, position = monotonic() + engine._patience, engine.store.position()
-        while self._waiting and engine.store.position() == position and self._next() is None:
+        while self._waiting and engine.store.position() == position and self.next_due() is None:
             if monotonic() > deadline:
-                for run_id in list(engine.worker.ends.awaited()):
-                    engine.worker.ends.fail(run_id, _stuck(engine.projections.fold_run(run_id)))
+                for run_id in engine.worker.ends.awaited():
+                    engine.worker.ends.fail(run_id, stuck(engine.projections.fold_run(run_id)))
                 return
             await asyncio.sleep(SLICE_S)

@@ -95,8 +95,12 @@ def _flow(registry: Registry, story: Sequence[Activation], run_id: str) -> Workf
 def _started(story: Sequence[Activation], run_id: str) -> t.RunStarted:
     if story and isinstance(story[0].cause, t.RunStarted):
         return story[0].cause
-    raise ConfigurationError(
-        f"replay_history: the history of {run_id} does not begin with {t.RunStarted.TAG}"
+    raise _headless(run_id)
+
+
+def _headless(run_id: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"replay_history: the history of {run_id} does not begin with {t.RunStarted.TAG}; give all of it"
     )
 
 
@@ -114,6 +118,8 @@ def _runs(history: Source, run: str | None) -> Stories:
         return _runs_in(cast(Store, history), run)
     lines = list(cast(Iterable[Any], history))
     if lines and all(isinstance(line, Event) for line in lines):
+        if not isinstance(lines[0], t.RunStarted):
+            raise _headless(run or "the run")
         return [(run or "the run", activations(lines))]
     return _imported(lines, "the history", run)
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHES = ("bare", "step", "runs", "parallel", "map", "children", "latency", "signals",
-           "replay", "memory", "idle", "rebuild", "queries", "import")  # fmt: skip
+           "replay", "memory", "idle", "rebuild", "queries", "import", "show")  # fmt: skip
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import pytest
 from refold import Context, RunFailed, step, workflow
 from refold.events import types as t
 from tests.cli.door import Door
-from tests.engine.kit import of, seen, waiting
+from tests.engine.kit import of, seen, until, waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +81,11 @@ async def asks(ctx: Context, parcel: str) -> list[object]:
     return [*decision.selections, answer]
 
 
+@workflow
+async def family(ctx: Context) -> None:
+    await ctx.child(asks, "p")
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     global broken
@@ -114,6 +119,15 @@ async def test_a_rejection_closes_the_gate(door: Door) -> None:
         await door.beside("reject", "p1", "--by", "ben", "--feedback", "too early")
         with pytest.raises(RunFailed, match="too early"):
             await handle.result()
+
+
+async def test_a_vote_for_the_parent_is_told_of_the_child_that_waits_for_it(door: Door) -> None:
+    async with door.engine(family) as e:
+        await e.start(family, id="p1")
+        await until(lambda: (found := e.store.work("p1~1")) is not None and found.state == "waiting")
+        assert "refold approve p1~1" in await door.beside("approve", "p1", "--by", "ana", code=3)
+        said = await door.beside("approve", "p1~1", "--by", "ana")
+        assert "the approval of ana at ship#1 is stored for run p1~1" in said
 
 
 async def test_pause_resume_and_terminate_tell_how_the_run_stands_now(door: Door) -> None:
@@ -195,6 +209,26 @@ async def test_what_is_said_while_nobody_executes_waits_for_a_process(door: Door
         handle = await e.get("p1")
         await seen(handle, t.RunResumed)
         assert [event.by.partition(":")[0] for event in of(handle, t.RunPaused)] == ["user"]
+
+
+async def test_neither_its_code_nor_a_process_is_needed_to_bring_a_run_back(door: Door) -> None:
+    global broken
+    async with door.engine(pays) as e:
+        for run in ("p1", "p2"):
+            with pytest.raises(RunFailed):
+                await (await e.start(pays, "p", id=run)).result()
+    said = await door.beside("retry", "p1", "--reason", "card replaced")
+    assert "run p1 is brought back, from what it ended on" in said
+    assert "no process executes this store now: it goes on when one does" in said
+    assert "has not ended" in await door.beside("retry", "p1", code=3)
+    assert "from the beginning" in await door.beside("retry", "p2", "--discard")
+    await door.beside("fork", "p1", "--at", "1", "--id", "f1")
+    assert done == ["load", "load"]
+    broken = False
+    async with door.engine(pays) as e:
+        for run in ("p1", "p2", "f1"):
+            assert await (await e.get(run)).result() == "receipt"
+    assert done == ["load"] * 4  # p1 kept what it had, p2 and f1 began anew
 
 
 async def test_json_says_whether_the_run_has_it_and_who_executes(door: Door) -> None:

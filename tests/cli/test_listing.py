@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,39 @@ def test_workers_names_a_process_that_lives_and_none_that_was_killed(shell: Shel
     process.kill()
     process.wait()
     assert workers() == []
+
+
+# ---- what was damaged ------------------------------------------------------------------------------
+
+
+def damage(path: Path, run_id: str, tag: str, state: bytes) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        changed = "UPDATE stored_events SET state = ? WHERE originator_id = ? AND topic = ?"
+        assert file.execute(changed, (state, run_id, tag)).rowcount
+        file.commit()
+
+
+@pytest.mark.parametrize("state", [b'{"id":1', b"[]", b"{}", b'"\xff"'])
+async def test_a_damaged_event_is_named_and_the_others_are_still_listed(
+    tmp_path: Path, says: Says, state: bytes
+) -> None:
+    async with Engine(tmp_path / "x.db", workflows=[ends]) as engine:
+        await (await engine.start(ends, id="a")).result()
+        await (await engine.start(ends, id="b")).result()
+    damage(tmp_path / "x.db", "a", "run.claimed", state)
+    said = says("show", "a", code=3)
+    assert said.startswith("refold: event 'run.claimed' at a@2 does not fit its type")
+    assert said.count("\n") == 1
+    assert "run.claimed" in says("events", "a").splitlines()[1]
+    assert len(json.loads(says("events", "a", "--json"))) == len(says("show", "a", "--follow").splitlines())
+    assert "completed" in says("show", "b")
+    assert "nobody executes" in says("workers")
+
+
+async def test_a_history_with_a_hole_is_refused_in_words(tmp_path: Path, says: Says) -> None:
+    async with Engine(tmp_path / "x.db", workflows=[ends]) as engine:
+        await (await engine.start(ends, id="a")).result()
+    with closing(sqlite3.connect(tmp_path / "x.db")) as file:
+        file.execute("DELETE FROM stored_events WHERE originator_id = 'a' AND originator_version = 1")
+        file.commit()
+    assert "its events do not follow from each other" in says("show", "a", code=3)

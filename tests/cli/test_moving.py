@@ -71,6 +71,26 @@ def test_into_a_pipe_come_the_bytes_of_the_log(capfdbinary: pytest.CaptureFixtur
     assert {row.stream for row in rows if isinstance(row, Row)} == {"b"}
 
 
+def test_a_store_that_was_there_stays_when_an_import_is_refused(folder: Path, capsys: Capture) -> None:
+    open_store("new.db").close()
+    (folder / "cut.jsonl").write_bytes(b"".join(exported(sample())[:5]))
+    assert refold("import", "cut.jsonl", "--store", "new.db") == 3
+    assert (folder / "new.db").exists()
+    assert "line 6" in capsys.readouterr().err
+
+
+def test_children_that_stayed_behind_are_told(capsys: Capture) -> None:
+    assert refold("export", "a", "--output", "alone.jsonl") == 0
+    assert refold("export", "a", "--family", "--output", "family.jsonl") == 0
+    capsys.readouterr()
+    assert refold("import", "alone.jsonl", "--store", "new.db") == 0
+    assert "a waits for its child b, which is not here" in capsys.readouterr().out
+    assert refold("import", "alone.jsonl", "--store", "new.db", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["left_behind"] == [{"run": "a", "child": "b"}]
+    assert refold("import", "family.jsonl", "--store", "new.db") == 0
+    assert "is not here" not in capsys.readouterr().out
+
+
 def test_import_reads_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     pipe = SimpleNamespace(buffer=io.BytesIO(b"".join(exported(sample()))))
     monkeypatch.setattr("sys.stdin", pipe)
@@ -107,7 +127,7 @@ def test_a_mistake_is_a_sentence(folder: Path, capsys: Capture, words: str, code
     assert found.err.startswith("refold: ")
     assert found.err.count("\n") == 1
     assert "Traceback" not in found.err
-    assert sorted(path.name for path in folder.glob(".*")) == [], "nothing half-written lies about"
+    assert list(folder.glob(".*")) == list(folder.glob("new.db*")) == [], "nothing half-written lies about"
 
 
 @pytest.mark.parametrize("format", ["cloudevents", "trace", "mermaid", "dot"])

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "cli.md").r
 SECTIONS = dict(re.findall(r"^## `refold (\w+)`\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 
 
+@cache
 def commands() -> dict[str, argparse.ArgumentParser]:
     (found,) = [a for a in build()._actions if isinstance(a, argparse._SubParsersAction)]
     return dict(found.choices)
@@ -20,6 +22,13 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 def test_every_command_has_its_section() -> None:
     assert list(SECTIONS) == list(commands())
+
+
+def test_a_command_that_is_built_alone_is_the_same() -> None:
+    for name, parser in commands().items():
+        (alone,) = [a for a in build(name)._actions if isinstance(a, argparse._SubParsersAction)]
+        assert list(alone.choices) == [name]
+        assert alone.choices[name].format_help() == parser.format_help()
 
 
 @pytest.mark.parametrize("name", commands())
@@ -38,7 +47,7 @@ def test_help_has_an_example_that_the_parser_takes(name: str) -> None:
     assert "exit codes: 0" in text
     for line in re.findall(r"^refold (.*)$", SECTIONS[name], re.MULTILINE):
         words = re.findall(r"'[^']*'|\S+", line.split(" | ")[0])
-        assert build().parse_args([word.strip("'") for word in words]).command == name
+        assert build(name).parse_args([word.strip("'") for word in words]).command == name
 
 
 def test_exit_codes_are_documented() -> None:

@@ -1,22 +1,27 @@
 """Looking at a store: beside the process that executes it, without any, and never by making one."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from refold.cli import main
 from tests.cli.shell import Shell
 
 WAITING = '[{"total": "12.50", "note": "wait"}]'
 
 
-@pytest.fixture
-def filled(shell: Shell) -> Shell:
-    """A store with a completed, a failed and a larger run."""
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A store with a completed, a failed and a larger run; nobody here changes it."""
+    shell = Shell(tmp_path_factory.mktemp("filled"))
     shell("run", "app.py:checkout", "--id", "done", "--input", '[{"total": "1"}]')
     shell("run", "app.py:fails", "--id", "failed", code=1)
     shell("run", "app.py:many", "--id", "many", "--input", "40")
-    return shell
+    yield shell
+    shell.close()
 
 
 def test_runs_are_listed_and_filtered(filled: Shell) -> None:
@@ -88,18 +93,26 @@ def test_a_run_that_is_not_there_is_said_so(filled: Shell) -> None:
     [
         ["runs"],
         ["show", "x"],
+        ["show", "x", "--follow"],
         ["events", "x"],
+        ["workers"],
         ["signal", "x", "go"],
         ["cancel", "x"],
         ["verify"],
         ["rebuild"],
     ],
-    ids=lambda command: command[0],
+    ids=" ".join,
 )
-def test_a_store_that_is_not_there_is_an_error_and_is_not_made(shell: Shell, command: list[str]) -> None:
-    assert "no store at" in shell(*command, code=3)
-    assert [path.name for path in shell.folder.iterdir()] == ["app.py"]
-    assert "memory" in shell(*command, "--store", "memory://", code=2)
+def test_a_store_that_is_not_there_is_an_error_and_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REFOLD_STORE", raising=False)
+    assert main(command) == 3
+    assert "no store at" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main([*command, "--store", "memory://"]) == 2
+    assert "memory" in capsys.readouterr().err
 
 
 # ---- beside the process that executes --------------------------------------------------------------
@@ -161,33 +174,32 @@ def harmless(text: str) -> bool:
     return all(c.isprintable() or c == "\n" for c in text)
 
 
-def test_no_control_character_of_a_payload_reaches_the_terminal(shell: Shell) -> None:
+def test_no_control_character_of_a_payload_reaches_the_terminal(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, store = "evil\u00e9", ["--store", str(shell.folder / "refold.db")]
     packed = json.dumps(EVIL)
-    shell("run", "app.py:fails", "--id", "evil\u00e9", "--input", packed, "--label", f"title={EVIL}", code=1)
-    outputs = [
-        shell.run(*command, *options)
-        for command in (
-            ["runs"],
-            ["show", "evil\u00e9"],
-            ["events", "evil\u00e9"],
-            ["run", "app.py:fails", "--id", "evil\u00e9"],
-        )
-        for options in ([], ["--json"])
-    ] + [
-        shell.run("show", EVIL.replace("\0", "")),
-        shell.run("runs", "--workflow", EVIL),
-        shell.run("run", "app.py:fails", "--id", EVIL),
-        shell.run("signal", "evil\u00e9", "x", "--payload", EVIL),
-        shell.run("fly" + EVIL),
-    ]
-    for done in outputs:
-        assert harmless(done.stdout), done.args
-        assert harmless(done.stderr), done.args
-    assert EVIL in shell.json("show", "evil\u00e9")["run"]["attributes"]["title"]  # control: it is in there
+    run = ("run", "app.py:fails", "--id", name)
+    first = shell.run(*run, "--input", packed, "--label", f"title={EVIL}", "--json")
+    assert first.returncode == 1
+    outputs = [first.stdout, first.stderr, shell(*run, code=1)]
+    for command in (
+        ["runs"], ["runs", "--json"], ["show", name], ["show", name, "--follow"], ["events", name],
+        ["events", name, "--json"], ["show", EVIL], ["runs", "--workflow", EVIL], ["runs", "--label", EVIL],
+        ["runs", "--since", EVIL], ["signal", name, "x", "--payload", EVIL], ["show", name, "--json"],
+    ):  # fmt: skip
+        main([*command, *store])
+        outputs += capsys.readouterr()
+    assert EVIL in json.loads(outputs[-2])["run"]["attributes"]["title"]  # control: it is in there
+    with pytest.raises(SystemExit):
+        main(["fly" + EVIL])
+    outputs += capsys.readouterr()
+    for text in outputs:
+        assert harmless(text), text
     assert not harmless(EVIL)
 
 
 def test_an_ascii_terminal_gets_ascii(shell: Shell) -> None:
     shell("run", "app.py:checkout", "--id", "o1", "--input", '[{"total": "1", "note": "\u2713"}]')
-    for command in (["runs"], ["show", "o1"], ["events", "o1"], ["verify"]):
+    for command in (["runs"], ["show", "o1"], ["events", "o1"]):
         assert shell(*command, PYTHONIOENCODING="ascii").isascii()

@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,31 @@ from tests.cli.shell import REFOLD, Shell
 HIDE_CURSOR = "\x1b[?25l"
 
 
+SHOW_CURSOR = "\x1b[?25h"
+BESIDE = """
+import fcntl, subprocess, sys, termios
+fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+sys.exit(subprocess.run(sys.argv[1:], process_group=0).returncode)
+"""
+"""A shell in front of which a command runs in the background, as after `&`."""
+
+
 def on_a_terminal(shell: Shell, *args: str, **environment: str) -> str:
     """What a command writes to a terminal of 100 columns."""
+    return written_by(shell, [*REFOLD, *args], environment)
+
+
+def written_by(shell: Shell, command: list[str], environment: dict[str, str]) -> str:
     master, slave = pty.openpty()
     environment = shell.environment | {"TERM": "xterm-256color", "COLUMNS": "100"} | environment
     process = subprocess.Popen(
-        [*REFOLD, *args],
+        command,
         cwd=shell.folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=slave,
         stderr=slave,
+        start_new_session=True,
     )
     os.close(slave)
     written = b""
@@ -72,6 +87,7 @@ def test_run_tells_what_is_going_on_and_prints_the_result(shell: Shell) -> None:
     written = on_a_terminal(shell, "run", "app.py:fails", "--id", "f")
     assert "refuse#1 attempt 1 failed" in written
     assert HIDE_CURSOR in written  # the line that changes
+    assert written.count(SHOW_CURSOR) == 2  # at once, for who is killed cannot, and at the end
     written = on_a_terminal(shell, "run", "app.py:many", "--id", "m", "--input", "3")
     assert written.splitlines()[-1].endswith("3")
     assert "goes on: 3 steps done before" in on_a_terminal(shell, "run", "app.py:many", "--id", "m")
@@ -80,3 +96,10 @@ def test_run_tells_what_is_going_on_and_prints_the_result(shell: Shell) -> None:
 def test_a_wide_table_fits_the_terminal(filled: Shell, tmp_path: Path) -> None:
     plain = on_a_terminal(filled, "runs", NO_COLOR="1", COLUMNS="80")
     assert max(map(len, plain.splitlines())) <= 80
+
+
+def test_what_runs_beside_a_shell_draws_no_line_into_it(shell: Shell) -> None:
+    command = [sys.executable, "-c", BESIDE, *REFOLD, "run", "app.py:fails", "--id", "f"]
+    written = written_by(shell, command, {})
+    assert "refuse#1 attempt 1 failed" in written
+    assert HIDE_CURSOR not in written

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from refold.cli import timeline
 from refold.cli.screen import Screen
 from refold.cli.text import as_json, count, seconds, usd, visible
-from refold.cli.timeline import Axis
+from refold.projections.bars import Axis
 from refold.projections.lanes import Lane, Mark, Segment
 
 ANY_TEXT = st.text(st.characters(codec=None))

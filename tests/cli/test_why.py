@@ -16,6 +16,7 @@ from refold.events.hold import Holder
 from refold.events.stream import Row
 from refold.projections.why import ORDER, stand
 from tests.cli.door import Door
+from tests.cli.shell import Shell
 from tests.engine.doubtful import in_doubt
 from tests.engine.kit import seen, until, waiting
 from tests.replay import golden
@@ -93,6 +94,7 @@ async def test_each_thing_that_a_run_waits_for_is_named_with_what_would_move_it(
             "it counts as rejected, unless it is escalated",
             'number#1 asks "How many?" and needs an answer, since',
             "it waits for the event paid, since",
+            ", which waits for the event go",
             "it waits for its child r~1 (child), since",
             "step flaky#1 failed (attempt 1 of 5: ConnectionError: no answer) and is tried again at",
             "step slow#1 is running (attempt 1), since",
@@ -243,7 +245,7 @@ async def fails(ctx: Context, how: str) -> None:
         await take()
         raise KeyError("price")
     elif how == "as new":
-        await ctx.continue_as_new("step")
+        ctx.continue_as_new("step")
     else:
         await ctx.wait_for_event("go")
 
@@ -327,3 +329,51 @@ async def test_json_has_the_same_as_data(door: Door) -> None:
 
 def test_a_run_or_a_store_that_is_not_there(door: Door) -> None:
     assert "no store at" in door("why", "r", code=3)
+
+
+# ---- what only processes show -----------------------------------------------------------------------------
+
+
+def test_it_knows_a_process_that_was_killed_from_one_that_executes(shell: Shell) -> None:
+    shell.slow_down()
+    process = shell.start("run", "app.py:checkout", "--id", "o1", "--input", '[{"total": "1"}]')
+    shell.until(shell.shipping, process)
+    alive = shell("why", "o1")
+    assert f"process {process.pid} on " in alive
+    assert "step ship#1 is running (attempt 1), since" in alive
+    process.kill()
+    process.wait()
+    gone = shell("why", "o1")
+    assert (
+        str(process.pid) in (shell.folder / "refold.db.lock").read_text()
+    )  # control: its note is still there
+    assert gone.startswith("o1 has stopped in the middle")
+    assert "step ship#1 had begun (attempt 1, since" in gone
+    assert "no process executes the store now" in gone
+    assert "refold run app.py:checkout --id o1\n" in gone  # as the file is at hand, with its name
+
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\u202e"
+
+
+@workflow
+async def evil(ctx: Context) -> None:
+    try:
+        await ctx.approval(EVIL, options=[EVIL])
+    finally:
+        await ctx.approval(EVIL, name="again")
+
+
+async def test_what_is_stored_cannot_steer_the_terminal(door: Door) -> None:
+    async with door.engine(evil) as e:
+        await e.start(evil, id="r")
+        await waiting(e, "r")
+        said = door("why", "r")
+        await e.cancel("r", EVIL)
+        await until(lambda: "again" in door("why", "r"))
+        said += door("why", "r") + door("why", "r", "--json")
+        await e.reject("r", feedback=EVIL)
+        await until(lambda: ended(e, "r"))
+        said += door("why", "r")
+    assert all(character.isprintable() or character == "\n" for character in said)
+    assert said.count("\\x1b[2J") > 4  # control: it is in there

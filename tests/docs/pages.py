@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from difflib import ndiff
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +12,12 @@ ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(
-    r"^(?P<tab> *)```(?P<kind>\w+)(?: file=(?P<file>\S+))?[^\n]*\n(?P<text>.*?)^(?P=tab)```$",
+    r"""^(?P<tab> *)```(?P<kind>\w+)(?: (?:file=|title=")(?P<file>[^\s"]+)"?)?[^\n]*\n"""
+    r"(?P<text>.*?)^(?P=tab)```$",
     re.MULTILINE | re.DOTALL,
 )
 MASKS = [
+    (re.compile(r"(?<=  )0 s  .*|^ *· waiting .*"), ""),
     (re.compile(r"\b\d{4}-\d\d-\d\d(T| )?"), ""),
     (re.compile(r"\b\d\d:\d\d(:\d\d(\.\d+)?)?( UTC|Z|\+00:00)?"), "TIME"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "DIGEST"),
@@ -23,9 +26,8 @@ MASKS = [
         re.compile(r"(< ?)?\b\d+(\.\d+)? ?(ms|µs|s|min|h|seconds?|minutes?|MB/s)\b( \d+ ?(ms|s|min)\b)*"),
         "SPAN",
     ),
-    (re.compile(r"\b(pid|process) \d+"), r"\1 PID"),
-    (re.compile(r"[█▓▒░▏▎▍▌▋▊▉│┊├┤─·▼]+"), "BAR"),
-    (re.compile(r"(BAR\s*)+"), "BAR "),
+    (re.compile(r"\b(pid|process) \d+( on \S+)?"), r"\1 PID"),
+    (re.compile(r"[\u2500-\u259f·▼]+"), ""),
     (re.compile(r"[ \t]+"), " "),
 ]
 
@@ -47,11 +49,20 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+class Told(NamedTuple):
+    """A command of a page (none: its Python program), what the page shows, and what it printed."""
+
+    typed: str
+    command: str
+    expected: str
+    got: str
+    fits: bool
+
+
 def typed(text: str) -> Iterator[tuple[str, str]]:
-    """(command, what it prints) of a console block; a command may go on after a backslash."""
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, _, output = re.sub(r"\\\n\s*", "", part).partition("\n")
-        yield command, output
+    """(command as it is typed, what it prints) of a console block; a command may go on after a backslash."""
+    for match in re.finditer(r"^\$ ((?:[^\n]*\\\n)*[^\n]*)\n((?:(?!\$ )[^\n]*\n)*)", text, re.MULTILINE):
+        yield match[1], match[2]
 
 
 def masked(text: str) -> str:
@@ -70,13 +81,12 @@ def same(expected: str, got: str) -> bool:
     return re.fullmatch(pattern, masked(got)) is not None
 
 
-def run_page(page: Path, server: Server, folder: Path) -> list[str]:
-    """Do what a page says, from top to bottom, in an empty folder; returns what went otherwise.
+def perform(page: Path, server: Server, folder: Path) -> Iterator[Told]:
+    """Do what a page says, from top to bottom, in an empty folder.
 
     Files are saved and console blocks typed where they stand; the rest is one Python program.
     """
     program: list[str] = []
-    problems: list[str] = []
     with terminal(server, folder) as there:
         for block in blocks(page):
             if block.file:
@@ -85,16 +95,27 @@ def run_page(page: Path, server: Server, folder: Path) -> list[str]:
             elif block.kind == "python":
                 program.append(block.text)
             elif block.kind == "console":
-                for command, expected in typed(block.text):
+                for line, expected in typed(block.text):
+                    command = re.sub(r"\\\n\s*", "", line)
                     got = there.type(command, expected)
-                    if not same(expected, got):
-                        problems.append(f"$ {command}\n{got}\n-- and not --\n{expected}")
+                    yield Told(line, command, expected, got, same(expected, got))
         if program:
             (folder / "page.py").write_text("\n".join(program))
             done = there.run("page.py")
-            if done.code:
-                problems.append(done.err)
-    return problems
+            yield Told("", "", "", done.told, not done.code)
+
+
+def difference(expected: str, got: str) -> str:
+    return "\n".join(ndiff(masked(expected).splitlines(), masked(got).splitlines()))
+
+
+def run_page(page: Path, server: Server, folder: Path) -> list[str]:
+    """What goes otherwise than the page says."""
+    return [
+        f"$ {told.command}\n{told.got}\n" + difference(told.expected, told.got)
+        for told in perform(page, server, folder)
+        if not told.fits
+    ]
 
 
 SLUG = re.compile(r"[^\w\- ]")

@@ -1,8 +1,8 @@
 """A warm process that forks what pages show: `python -m tests.docs.server`.
 
 A command costs a fork here and not the start of an interpreter, and is a process of its own all the same: it
-can be killed, and what it imports stays in it. One JSON line in is a command, one out its process id; the end
-of a process is told with its exit code, when it is asked for.
+can be killed, and what it imports stays in it. One JSON line in is a command, one out its process id; asked
+after a process, it says how that ended, or null.
 """
 
 import json
@@ -17,19 +17,17 @@ from typing import Any
 import refold.cli.running  # noqa: F401 - warm: every child would import it
 from refold.cli import main as refold_main
 
-HANGS_S = 100
+HANGS_S = 60
 
 
 def obey(order: dict[str, Any]) -> None:
     """In the forked process: become the command."""
     signal.alarm(HANGS_S)
     os.setpgid(0, 0)
-    for name, fd, flags in (
-        (os.devnull, 0, os.O_RDONLY),
-        (order["out"], 1, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-        (order["err"], 2, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-    ):
-        os.dup2(os.open(name, flags), fd)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", line_buffering=True)  # type: ignore[union-attr]
     os.chdir(order["folder"])
@@ -65,15 +63,18 @@ def forked(order: dict[str, Any]) -> int:
             os._exit(code)
 
 
+def ended(pid: int) -> int | None:
+    """Its exit code, once."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
 def main() -> None:
     """Until the input ends."""
     for line in sys.stdin:
         order = json.loads(line)
-        if "await" in order:
-            answer = os.waitstatus_to_exitcode(os.waitpid(order["await"], 0)[1])
-        else:
-            answer = forked(order)
-        print(answer, flush=True)
+        answer = ended(order["ended"]) if "ended" in order else forked(order)
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 60
+TYPING_S = 1.5
+"""What a person needs to type the next line, when there is nothing to watch."""
 SHELL_CHARACTERS = set("|<>;&$`*?()")
 
 
@@ -24,27 +27,29 @@ class Done:
     """How a command has ended."""
 
     code: int
-    out: str
-    err: str
+    told: str
 
 
 class Server:
     """A `tests.docs.server`: programs and `refold` commands, each in a process forked from it."""
 
     def __init__(self) -> None:
+        self._one = Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.docs.server"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def ask(self, order: dict[str, Any]) -> int:
+    def ask(self, order: dict[str, Any]) -> Any:
+        """From any thread."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        with self._one:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         assert answer, "the fork server died"
-        return int(answer)
+        return json.loads(answer)
 
     def close(self) -> None:
         self._process.communicate(timeout=PATIENCE_S)
@@ -55,25 +60,31 @@ class Job:
 
     def __init__(self, server: Server, folder: Path, number: int, command: list[str]) -> None:
         self._server = server
-        self._out, self._err = (folder.parent / f"{folder.name}.{number}.{kind}" for kind in ("out", "err"))
+        self._output = folder.parent / f"{folder.name}.{number}"
+        self._shown = 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("REFOLD", "PYTEST", "COV"))}
         order = {
-            "command": command, "folder": str(folder), "out": str(self._out), "err": str(self._err),
+            "command": command, "folder": str(folder), "output": str(self._output),
             "environment": environment | {"NO_COLOR": "1", "USER": "ana", "TZ": "UTC"},
         }  # fmt: skip
-        self.pid = server.ask(order)
+        self.pid: int = server.ask(order)
         self._code: int | None = None
 
     def told(self) -> str:
         """What it has printed so far."""
-        return "".join(path.read_text() for path in (self._err, self._out) if path.exists())
+        return self._output.read_text() if self._output.exists() else ""
+
+    def rest(self) -> str:
+        """What it has printed behind what it was watched for."""
+        return self.told()[self._shown :]
 
     def wait(self) -> Done:
         """Until it has ended."""
-        if self._code is None:
-            self._code = self._server.ask({"await": self.pid})
-        out, err = ((p.read_text() if p.exists() else "") for p in (self._out, self._err))
-        return Done(self._code, out, err)
+        while self._code is None:
+            self._code = self._server.ask({"ended": self.pid})
+            if self._code is None:
+                sleep(0.02)
+        return Done(self._code, self.told())
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         if self._code is None:
@@ -82,9 +93,11 @@ class Job:
     def until(self, text: str) -> None:
         """Wait until it has printed that."""
         deadline = monotonic() + PATIENCE_S
-        while text not in self.told():
+        while text not in self.rest():  # threads may tear a line from its end
             assert monotonic() < deadline, f"it has not said {text!r} but:\n{self.told()}"
-            sleep(0.02)
+            sleep(0.01)
+        self._shown += self.rest().index(text) + len(text)
+        self._shown += self.rest().startswith("\n")
 
 
 class Terminal:
@@ -94,6 +107,7 @@ class Terminal:
         self._server = server
         self.folder = folder
         self._jobs: list[Job] = []
+        self._beside: list[Job] = []
         self._number = 0
 
     def start(self, *command: str) -> Job:
@@ -114,19 +128,22 @@ class Terminal:
         if words[0] == "kill":
             return self._kill(words)
         if words[0] == "wait":
-            return self._jobs[-1].wait().out
+            self._beside[-1].wait()
+            return self._beside[-1].rest()
         if words[0] in ("refold", "python") and not SHELL_CHARACTERS & set(re.sub(r"'[^']*'", "", line[:-2])):
             job = self.start(*(words[1:] if words[0] == "python" else words))
             if beside:
+                self._beside.append(job)
                 for wanted in expected.splitlines():
                     job.until(wanted)
+                if not expected:
+                    sleep(TYPING_S)
                 return expected
-            done = job.wait()
-            return done.err + done.out
+            return job.wait().told
         return self._in_a_shell(line)
 
     def _kill(self, words: list[str]) -> str:
-        job = self._jobs[-1]
+        job = self._beside[-1]
         job.kill(signal.SIGKILL if "-9" in words else signal.SIGTERM)
         job.wait()
         return ""

@@ -1,6 +1,7 @@
 """The pages keep their word: every block runs, every name, event and field has its place."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,24 @@ from refold.events.registry import TYPES
 from tests.docs.pages import DOCS, PAGES, ROOT, anchors, blocks, links, masked, run_page, same
 from tests.docs.shell import Server
 
-RUN = [page for page in PAGES if any(b.kind in ("python", "console") for b in blocks(page))]
+TYPED = [page for page in PAGES if any(block.kind == "console" for block in blocks(page))]
+RUN = [page for page in PAGES if any(b.kind == "python" for b in blocks(page)) and page not in TYPED]
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_what_a_page_shows_is_what_happens(page: Path, server: Server, tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_run(page: Path, server: Server, tmp_path: Path) -> None:
     problems = run_page(page, server, tmp_path / "empty")
+    assert not problems, "\n\n".join(problems)
+
+
+def test_what_pages_type_prints_what_they_show(server: Server, tmp_path: Path) -> None:
+    """All at once: they mostly wait."""
+    with ThreadPoolExecutor(len(TYPED)) as threads:
+        folders = [tmp_path / str(number) for number in range(len(TYPED))]
+        found = list(threads.map(lambda page, folder: run_page(page, server, folder), TYPED, folders))
+    problems = [
+        f"{page.relative_to(ROOT)}: {p}" for page, some in zip(TYPED, found, strict=True) for p in some
+    ]
     assert not problems, "\n\n".join(problems)
 
 
@@ -39,6 +52,23 @@ def test_what_differs_from_time_to_time_is_left_out_and_nothing_else() -> None:
     assert same("a\n…\nd", "a\nb\nc\nd")
     assert not same("a\n…\nd", "a\nb\nc\ne")
     assert not same("2 completed", "3 completed")
+
+
+EXAMPLES = sorted((DOCS / "examples").glob("*/*.py"))
+
+
+@pytest.mark.parametrize("program", EXAMPLES, ids=lambda p: p.name)
+def test_an_example_is_shown_whole_on_its_page(program: Path) -> None:
+    page = DOCS / "examples" / f"{program.parent.name}.md"
+    assert [b.text for b in blocks(page) if b.file == program.name] == [program.read_text()]
+
+
+def test_every_example_is_killed_and_run_again() -> None:
+    pages = [page for page in (DOCS / "examples").glob("*.md") if page.stem != "index"]
+    assert len(pages) == 5
+    for page in [*pages, DOCS / "tutorial" / "first-run.md"]:
+        typed_lines = "".join(b.text for b in blocks(page) if b.kind == "console")
+        assert re.search(r"kill -9 \$!\n(.*\n)*\$ (refold run|python) ", typed_lines), page
 
 
 def test_every_link_leads_to_a_page_and_a_part_of_it() -> None:

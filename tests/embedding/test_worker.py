@@ -34,6 +34,18 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the app, for commands in this process."""
+    Shell(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REFOLD_STORE", raising=False)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.modules", {**sys.modules})
+    monkeypatch.delitem(sys.modules, "app", raising=False)
+    return tmp_path
+
+
 def start(shell: Shell, flow: Any, *args: Any, id: str) -> None:
     """As a web process would: without executing."""
 
@@ -93,10 +105,26 @@ def test_it_executes_what_others_start_and_goes_on_after_a_polite_stop(shell: Sh
     assert shell.effects().count("charge") == 2
 
 
-def test_a_second_one_is_told_who_is_there_and_with_wait_takes_its_place(shell: Shell) -> None:
+def test_a_run_may_be_stored_for_a_worker_from_the_command_line(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = ("--input", '{"total": "1"}', "--detach")
+    assert main(["run", "app.py:checkout", "--id", "o1", *order]) == 0
+    assert capsys.readouterr().out == "o1\n"
+    assert main(["run", "app.py:checkout", "--id", "o1", *order, "--json"]) == 0  # the same run
+    assert json.loads(capsys.readouterr().out) == {"run": "o1", "status": "pending"}
+    assert not (here / "effects.txt").exists()
+    assert main(["run", "app.py:checkout", "--id", "o1"]) == 0  # whoever executes the store does it
+    assert capsys.readouterr().out == '"parcel"\n'
+
+
+def test_a_second_one_is_told_who_is_there_and_with_wait_takes_its_place(
+    shell: Shell, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = shell.start("worker", "app.py")
     line(first, "ready")
-    refused = shell("worker", "app.py", code=3)
+    assert main(["worker", "app.py"]) == 3
+    refused = capsys.readouterr().err
     assert f"pid {first.pid}" in refused
     assert "--wait" in refused
     second = shell.start("worker", "app.py", "--wait", "--json")
@@ -123,14 +151,13 @@ def test_a_step_gets_the_grace_and_a_second_signal_ends_it_at_once(shell: Shell)
     line(process, "stopping", "3600 s")
     stop(process)
     assert process.returncode == 130
-    shell.speed_up()
-    again = shell.start("worker", "app.py")
-    line(again, "o1", "completed")
-    stop(again)
-    assert shell.effects() == ["charge", "ship o1/ship#1", "ship o1/ship#1"]
 
 
 MISTAKES = [
+    (
+        ("run", "app.py:many", "--input", "1", "--detach", "--store", "memory://"),
+        "nobody else could start runs",
+    ),
     (("worker", "none.py"), "no file none.py"),
     (("worker", "empty.py"), "empty.py: it has no workflows"),
     (("worker", "app.py:checkout"), "executes all workflows of app.py"),
@@ -145,16 +172,11 @@ MISTAKES = [
 def test_a_mistake_is_a_sentence(
     args: tuple[str, ...],
     text: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    here: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Shell(tmp_path)
-    (tmp_path / "empty.py").touch()
-    (tmp_path / "twin.py").write_text((tmp_path / "app.py").read_text())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [])
-    monkeypatch.setattr("sys.modules", {**sys.modules})
+    (here / "empty.py").touch()
+    (here / "twin.py").write_text((here / "app.py").read_text())
     try:
         code = main(args)
     except SystemExit as exit:

@@ -119,14 +119,12 @@ def test_touching_a_handler_from_outside_is_refused() -> None:
     async def meddler(ctx: Context) -> None:
         events[1].set()
 
-    one, two = FakeRun(handler).start(), FakeRun(handler).start()
+    _both = FakeRun(handler).start(), FakeRun(handler).start()  # kept: a run that is collected unwinds
     with pytest.raises(ForbiddenInHandler, match=r"from outside of it .*send it a signal"):
         events[0].set()
     other = FakeRun(meddler).start().main  # … nor from another run's handler
     assert other is not None
     assert isinstance(other.exception(), ForbiddenInHandler)
-    assert one.loop.damaged
-    assert two.loop.damaged
 
 
 def test_eager_tasks_are_refused() -> None:

@@ -1,17 +1,25 @@
 """Open runs go on in the store that their log was moved to."""
 
+import asyncio
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings, strategies as st
 
-from refold import Context, Workflow, step, workflow
+from refold import Context, Workflow, current_step, step, workflow
 from refold.events import types as t
+from refold.events.dispatch import rebuild_work, work_differences
+from refold.events.errors import StartConflict
 from refold.events.memory import MemoryStore
 from refold.events.open import open_store
-from refold.events.store import Store
-from refold.events.stream import INBOX
-from refold.events.transfer import import_log
+from refold.events.registry import decode_event
+from refold.events.store import Append, Store, Unit
+from refold.events.stream import INBOX, chain
+from refold.events.transfer import export_log, import_log
+from refold.events.types import Event
 from refold.events.verify import verify
 from tests.engine.kit import HandClock, engine, of, until, waiting, work_agrees
 
@@ -128,3 +136,71 @@ async def test_a_run_and_its_family_go_on_without_the_others(tmp_path: Path) -> 
     clock.move(3601)
     async with engine(target, *WORKFLOWS, clock=clock) as e:
         assert await (await e.get("has_a_child")).result() == "above after the sleep"
+
+
+async def test_a_step_that_runs_while_its_log_is_exported_runs_again_in_the_new_store() -> None:
+    """The old store lives on meanwhile: an export is a snapshot, and the other owner is none of ours."""
+    clock, source, target = HandClock(), MemoryStore(), MemoryStore()
+    gate = asyncio.Event()
+    began: list[int] = []
+
+    @step
+    async def slow() -> int:
+        began.append(current_step().attempt)
+        if len(began) == 1:
+            await gate.wait()
+        return current_step().attempt
+
+    @workflow
+    async def waits_for_it(ctx: Context) -> int:
+        return await slow()
+
+    async with engine(source, waits_for_it, clock=clock) as old:
+        handle = await old.start(waits_for_it, id="r")
+        await until(lambda: began == [1])
+        import_log(target, old.export())
+        async with engine(target, waits_for_it, clock=clock) as new:
+            assert await (await new.get("r")).result() == 2
+        gate.set()
+        assert await handle.result() == 1
+    with pytest.raises(StartConflict, match="run 'r' has another history here"):
+        import_log(target, export_log(source))
+
+
+HISTORIES = sorted((Path(__file__).parent.parent / "histories").glob("*.jsonl"))
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_histories_of_all_kinds_cut_anywhere_come_out_as_they_went_in(chance: Random) -> None:
+    source, target = MemoryStore(), MemoryStore()
+    waiting = {path.stem: recorded(path) for path in chance.sample(HISTORIES, 6)}
+    while waiting:
+        run_id = chance.choice(sorted(waiting))
+        events = waiting[run_id]
+        some = chance.randint(1, 20)
+        tail = source.tail(run_id)
+        rows, _ = chain(run_id, tail, events[:some])
+        source.commit([Unit((Append(run_id, tail.version, rows),))])
+        waiting[run_id] = events[some:]
+        if len(events) <= some or chance.random() < 0.2:
+            del waiting[run_id]
+    rebuild_work(source)
+    lines = list(export_log(source))
+    import_log(target, lines)
+    assert list(export_log(target)) == lines
+    assert target.scan(0, 10_000) == source.scan(0, 10_000)
+    assert target.all_work() == source.all_work()
+    assert work_differences(target) == []
+
+
+def recorded(path: Path) -> list[Event]:
+    """The events of a golden file."""
+
+    class Line(msgspec.Struct):
+        tag: str
+        event: msgspec.Raw
+
+    lines = path.read_bytes().splitlines()[1:]
+    read = [msgspec.json.decode(line, type=Line) for line in lines]
+    return [decode_event(line.tag, bytes(line.event)) for line in read]

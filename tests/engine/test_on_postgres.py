@@ -10,6 +10,7 @@ import pytest
 from refold import Context, Engine, step, workflow
 from refold.errors import StoreBusy
 from refold.events.open import open_store
+from refold.events.postgres import PostgresStore
 from refold.events.transfer import export_log, import_log
 from tests.engine.kit import waiting
 
@@ -95,7 +96,7 @@ async def test_another_process_votes_and_sends_while_one_executes(postgres: str)
 
 
 async def test_who_needs_the_whole_log_for_himself_waits_for_the_executors(postgres: str) -> None:
-    other = open_store(postgres)
+    other = PostgresStore(postgres)
     async with Engine(postgres, workflows=[asks]):
         with pytest.raises(StoreBusy, match=r"is held by .*pid"):
             other.hold("maintenance")

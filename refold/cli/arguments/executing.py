@@ -49,6 +49,10 @@ def _run(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="attribute of the run; may be repeated",
     )
+    parser.add_argument(
+        "--detach", action="store_true",
+        help="only store the run and print its id: a `refold worker` of this store executes it",
+    )  # fmt: skip
 
 
 def _worker(commands: Any) -> None:

@@ -56,10 +56,14 @@ def _show(commands: Any) -> None:
     parser = add(
         commands, "show", ".showing:show",
         "show one run: status, steps with their attempts, waits, cost, timeline",
-        "  refold show order-42\n  refold show order-42 --json | jq .run.status",
+        "  refold show order-42\n  refold show order-42 --follow",
     )  # fmt: skip
     parser.add_argument("run", metavar="RUN", help="id of the run")
     parser.add_argument("--all", action="store_true", help="a row for every step, however many there are")
+    parser.add_argument(
+        "--follow", action="store_true",
+        help="go on until the run ends (Ctrl-C: 130): live on a terminal, in a pipe a line for each event",
+    )  # fmt: skip
 
 
 def _events(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""Arguments of the commands that move a log: `export`, `import`."""
+"""Arguments of the commands that move a log, or ask about it: `export`, `import`, `sql`, `doctor`."""
 
 from typing import Any
 
@@ -38,4 +38,26 @@ def _import(commands: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="what `refold export` wrote; - reads it from a pipe")
 
 
-COMMANDS = (_export, _import)
+def _sql(commands: Any) -> None:
+    parser = add(
+        commands, "sql", ".sql:sql", "ask the read models and the log in SQL; nothing can be changed",
+        "  refold sql\n  refold sql 'select status, count(*) from runs group by status'",
+    )  # fmt: skip
+    parser.add_argument(
+        "query",
+        nargs="?",
+        metavar="QUERY",
+        help="one SELECT, or the name of a table (default: list the tables)",
+    )
+    parser.add_argument("--csv", action="store_true", help="print CSV, for spreadsheets")
+
+
+def _doctor(commands: Any) -> None:
+    add(
+        commands, "doctor", ".doctor:doctor",
+        "check this machine, this installation and a store; say what is wrong and what to do",
+        "  refold doctor\n  refold doctor --store shop.db --json",
+    )  # fmt: skip
+
+
+COMMANDS = (_export, _import, _sql, _doctor)

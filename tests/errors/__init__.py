@@ -1,0 +1,1 @@
+"""The catalogue of errors: complete, and every message of it met for real."""
