@@ -105,7 +105,7 @@ class PostgresStore(LibraryRecorder):
                 return refusals
             except _MET_ANOTHER as met:
                 last = met
-        raise StoreError(f"cannot write {self.url}: others were faster {TRIES} times; try again") from last
+        raise StoreError(f"cannot write {self.url}: others were faster each time; try again") from last
 
     def _admitted(
         self, connection: Connection[Any], units: Sequence[Unit]
@@ -322,10 +322,13 @@ class PostgresStore(LibraryRecorder):
         found = self._rows("executor")
         return _named(*found[0]) if found else ("another process", Holder())
 
+    def executors(self) -> list[Holder]:
+        """Who executes this log now."""
+        return [_named(*found)[1] for found in self._rows("living")]
+
     def holder(self) -> Holder | None:
-        """Who executes this log now, one of them; None: nobody."""
-        living = self._rows("living")
-        return _named(*living[0])[1] if living else None
+        """One of them; None: nobody."""
+        return next(iter(self.executors()), None)
 
     def holding(self) -> bool:
         """Whether this object has the whole log for itself."""

@@ -104,7 +104,7 @@ class Server:
     def connect(self) -> Connection[Any]:
         """A new connection; each statement is a transaction unless one is begun."""
         if self._closed:
-            raise StoreError(f"{self.address.url} is closed")
+            raise StoreError(f"{self.address.url} is closed: open it again")
         connection = Connection.connect(
             self.address.dsn,
             autocommit=True,
@@ -245,7 +245,7 @@ class Server:
             return StoreCorrupt(f"{what}; the database is damaged: restore a backup")
         if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
             return StoreError(f"{what}; somebody has dropped the tables: restore a backup")
-        return StoreError(what)
+        return StoreError(f"{what}; look at the server, and at the network between")
 
 
 def _one(connection: Connection[Any], query: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:

@@ -40,14 +40,14 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def pytest_sessionfinish() -> None:
+    pg.stop()
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
+def postgres_server() -> str:
     """URL of a PostgreSQL server for the tests of this process."""
-    if dsn := os.environ.get("REFOLD_TEST_PG_DSN"):
-        yield dsn
-        return
-    with pg.server() as dsn:
-        yield dsn
+    return pg.running()
 
 
 @pytest.fixture

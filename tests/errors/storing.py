@@ -21,7 +21,8 @@ OPENED: dict[tuple[str, str], Any] = {
     ("ConfigurationError", "…: three slashes, please, as in sqlite:///…"): "sqlite://shop.db",
     ("ConfigurationError", "… is not the path of a file; use …"): ":memory:",
     ("ConfigurationError", "…: a memory store has no name; write memory://"): "memory://shop",
-    ("ConfigurationError", "…: PostgreSQL is not in this release; use …"): "postgresql://me:secret@host/db",
+    ("ConfigurationError", "schema=… in the URL: …"): "postgresql://host/db?schema=a-b",
+    ("ConfigurationError", "prepare=… in the URL: expected yes or no"): "postgresql://host/db?prepare=maybe",
     ("ConfigurationError", "…: no store is called …; use …"): "redis://host",
 }
 for (_kind, _message), _url in OPENED.items():

@@ -13,9 +13,7 @@ from tests.errors.catalogue import Entry, entries, says
 from tests.errors.elsewhere import ELSEWHERE
 from tests.errors.sites import ROOT
 
-TOPICS = (
-    "appending asking commanding declaring handling moving repairing ruling sending storing testing viewing"
-)
+TOPICS = "appending asking commanding declaring handling moving repairing ruling sending serving storing testing viewing"
 for _topic in TOPICS.split():
     import_module(f"tests.errors.{_topic}")
 
