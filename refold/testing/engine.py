@@ -29,7 +29,7 @@ from .answering import Answering
 from .answers import Replies
 from .clock import START, VirtualClock
 from .door import Door
-from .mocks import _NOTHING, Mock, TestBodies, make_mock
+from .mocks import NOTHING, Mock, TestBodies, make_mock
 from .passing import Passing
 
 R = TypeVar("R")
@@ -311,7 +311,7 @@ class TestEngine(Answering):
         self,
         step: Step[Any, Any] | str,
         *,
-        returns: Any = _NOTHING,
+        returns: Any = NOTHING,
         raises: BaseException | type[BaseException] | None = None,
         side_effect: Callable[..., Any] | None = None,
         sequence: Iterable[Any] | None = None,
