@@ -210,11 +210,17 @@ class Views:
             return StoreBusy(f"{what}; another process is writing read models; try again")
         if code == sqlite3.SQLITE_FULL:
             return StoreFull(f"{what}; free some space (the log is not affected)")
-        if code == sqlite3.SQLITE_READONLY:
+        if code == sqlite3.SQLITE_READONLY or (
+            code == sqlite3.SQLITE_CANTOPEN and self._in_a_closed_folder()
+        ):
             return StoreReadOnly(f"{what}; the file or its folder is not writable for this user")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return StoreCorrupt(f"{what}; delete it with its -wal file: it is built again from the log")
         return StoreError(f"{what}; look at the disk; the file may be deleted, the log is enough to build it")
+
+    def _in_a_closed_folder(self) -> bool:
+        effective = os.access in os.supports_effective_ids
+        return self.path is not None and not os.access(self.path.parent, os.W_OK, effective_ids=effective)
 
     # ---- standing of each projection (inside a transaction, where it matters)
 

@@ -70,6 +70,12 @@ def test_the_second_time_nothing_is_installed(clone: Clone) -> None:
     assert clone.notes.read_text() == "-m pytest -n 2 -k log\n"
 
 
+def test_the_site_is_built_and_looked_at(clone: Clone) -> None:
+    clone.python()
+    assert clone.dev("docs").returncode == 0
+    assert clone.notes.read_text().endswith("-m zensical build --clean --strict\ntests/docs/built.py site\n")
+
+
 def test_a_changed_requirement_is_installed(clone: Clone) -> None:
     clone.python()
     clone.dev("test")

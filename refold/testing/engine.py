@@ -7,18 +7,19 @@ from contextlib import suppress
 from datetime import datetime
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from msgspec import structs
 
 from ..engine.bodies import Bodies, StepWrapper
 from ..engine.ends import Ends
+from ..engine.handle import Handle
 from ..engine.lookup import Runs
 from ..engine.settings import Settings
 from ..engine.step import Step
 from ..engine.worker import Worker
 from ..engine.workflow import Workflow
-from ..events.clock import new_owner, to_datetime
+from ..events.clock import new_owner, new_run_id, to_datetime
 from ..events.errors import ConfigurationError, StoreError
 from ..events.memory import MemoryStore
 from ..events.open import open_store
@@ -29,8 +30,10 @@ from .answering import Answering
 from .answers import Replies
 from .clock import START, VirtualClock
 from .door import Door
-from .mocks import _NOTHING, Mock, TestBodies, make_mock
+from .mocks import NOTHING, Mock, TestBodies, make_mock
 from .passing import Passing
+
+R = TypeVar("R")
 
 PATIENCE_S = 1.0
 
@@ -276,6 +279,19 @@ class TestEngine(Answering):
         with self._passing.somebody_waits():
             await self.time.sleep(seconds)
 
+    async def run(self, workflow: Workflow[..., R], *args: Any, **options: Any) -> R:
+        """`start` and wait for the result; asks again when a crash comes before the start is acknowledged."""
+        options.setdefault("id", new_run_id())
+        door = self.door
+        try:
+            handle: Handle[R] = await self.start(workflow, *args, **options)
+        except StoreError:
+            if not door.dead:
+                raise
+            await self.alive()
+            handle = await self.start(workflow, *args, **options)
+        return await handle.result()
+
     async def end_of(self, run_id: str) -> Event:
         """Wait for a run's end and return the event; time passes meanwhile."""
         with self._passing.somebody_waits():
@@ -295,7 +311,7 @@ class TestEngine(Answering):
         self,
         step: Step[Any, Any] | str,
         *,
-        returns: Any = _NOTHING,
+        returns: Any = NOTHING,
         raises: BaseException | type[BaseException] | None = None,
         side_effect: Callable[..., Any] | None = None,
         sequence: Iterable[Any] | None = None,

@@ -14,7 +14,7 @@ from ..engine.step import Step
 from ..events.errors import ConfigurationError, NonRetryable
 from .clock import VirtualClock
 
-_NOTHING: Any = object()
+NOTHING: Any = object()
 Instead = Callable[[Sequence[Any], dict[str, Any]], Awaitable[Any]]
 """What stands in for a body: gets its arguments, decoded."""
 
@@ -73,7 +73,7 @@ def make_mock(
     given = [
         what
         for what, said in (
-            ("returns", returns is not _NOTHING), ("raises", raises is not None),
+            ("returns", returns is not NOTHING), ("raises", raises is not None),
             ("side_effect", side_effect is not None), ("sequence", sequence is not None), ("hangs", hangs),
         )
         if said
@@ -88,7 +88,7 @@ def make_mock(
         return Mock(name, _one_by_one(name, list(sequence)), takes, hangs)
     if raises is not None:
         return Mock(name, lambda *args, **kwargs: _give(raises), takes, hangs)
-    value = None if returns is _NOTHING else returns
+    value = None if returns is NOTHING else returns
     return Mock(name, lambda *args, **kwargs: value, takes, hangs)
 
 
@@ -111,8 +111,8 @@ def _one_by_one(name: str, values: list[Any]) -> Callable[..., Any]:
     left: Iterator[Any] = iter(values)
 
     def answer(*args: Any, **kwargs: Any) -> Any:
-        value = next(left, _NOTHING)
-        if value is _NOTHING:
+        value = next(left, NOTHING)
+        if value is NOTHING:
             raise MockError(f"the mock of step {name} has {len(values)} answers, and was asked once more")
         return _give(value)
 

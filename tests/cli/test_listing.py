@@ -4,6 +4,9 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +20,7 @@ from tests.cli.shell import Shell
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).resolve().parents[2]
 Says = Callable[..., str]
 
 
@@ -182,3 +186,51 @@ async def test_a_history_with_a_hole_is_refused_in_words(tmp_path: Path, says: S
         file.execute("DELETE FROM stored_events WHERE originator_id = 'a' AND originator_version = 1")
         file.commit()
     assert "its events do not follow from each other" in says("show", "a", code=3)
+
+
+# ---- without the right to write ---------------------------------------------------------------------
+
+READ_ONLY = """
+import os, sys
+import refold.cli.listing, refold.cli.workers, refold.events.sqlite_reader  # now: the other may not read them
+if os.geteuid() == 0:
+    os.seteuid(65534)
+from refold.cli import main
+for command in ("runs", "workers"):
+    assert main([command, "--store", sys.argv[1]]) == 0
+"""
+
+
+def read_only(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """The program above, run by somebody who may read the store in this folder and no more."""
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    folder.chmod(0o555)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", READ_ONLY, str(folder / "x.db")]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+        )  # fmt: skip
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("models", ["none", "of before", "up to date"])
+async def test_a_store_that_may_only_be_read_is_listed_from_memory(models: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # those of pytest are private
+        folder = Path(name)
+        async with Engine(folder / "x.db", workflows=[ends]) as engine:
+            await (await engine.start(ends, id="a")).result()
+            await engine.projections.wait()
+        before = (folder / "x.db.views").read_bytes()
+        async with Engine(folder / "x.db", workflows=[ends]) as engine:
+            await (await engine.start(ends, id="b")).result()
+            await engine.projections.wait()
+        if models == "none":
+            (folder / "x.db.views").unlink()
+        elif models == "of before":
+            (folder / "x.db.views").write_bytes(before)
+        done = read_only(folder)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["run", "b", "a", "nobody"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.docs.built import problems
-from tests.docs.pages import DOCS, PAGES, ROOT
+from tests.docs.pages import DOCS, PAGES, ROOT, links
 
 SITE = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
 
@@ -23,6 +23,13 @@ def named(entry: Any) -> list[str]:
 
 def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(named(SITE["nav"])) == sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
+
+
+def test_the_landing_page_leads_to_every_page() -> None:
+    reached = {target for target, _ in links(DOCS / "index.md")}
+    reached |= {f"examples/{target}" for target, _ in links(DOCS / "examples" / "index.md")}
+    reached |= {"index.md"}
+    assert not {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")} - reached
 
 
 def test_fonts_are_the_readers_own() -> None:

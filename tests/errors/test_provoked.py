@@ -13,7 +13,10 @@ from tests.errors.catalogue import Entry, entries, says
 from tests.errors.elsewhere import ELSEWHERE
 from tests.errors.sites import ROOT
 
-TOPICS = "appending asking commanding declaring handling moving repairing ruling sending serving storing testing viewing"
+TOPICS = (
+    "appending asking commanding declaring handling moving repairing ruling sending serving "
+    "storing testing viewing"
+)
 for _topic in TOPICS.split():
     import_module(f"tests.errors.{_topic}")
 

@@ -329,6 +329,15 @@ async def test_what_a_crash_cuts_off_is_told_and_what_was_not_stored_has_not_bee
         assert await engine.run(slow, id="run") == "slept"
 
 
+@pytest.mark.parametrize("events", [1, 2, 4])
+async def test_who_runs_a_workflow_asks_again_when_the_start_is_not_acknowledged(events: int) -> None:
+    async with TestEngine(workflows=[slow]) as engine:
+        engine.crash_before(events)
+        assert await engine.run(slow) == "slept"
+        assert engine.crashes == 1
+        assert engine.runs.count() == {"completed": 1}
+
+
 async def test_module_state_survives_and_so_a_handler_that_keeps_some_is_caught() -> None:
     """Control: the crash really builds the handler again from the log."""
     calls: list[str] = []

@@ -110,7 +110,8 @@ async def agent(ctx: Context, task: str, budget: Decimal = Decimal("1.00"), turn
 
 async def use(ctx: Context, reply: Reply) -> str:
     """A tool's answer, an error's text, or what people said: the model reads all of them."""
-    if reply.tool not in TOOLS:
+    tool = TOOLS.get(reply.tool)
+    if tool is None:
         return f"there is no tool {reply.tool}"
     if reply.tool in DANGEROUS:
         try:
@@ -118,6 +119,6 @@ async def use(ctx: Context, reply: Reply) -> str:
         except GateRejected as rejected:
             return f"{reply.argument} kept: {rejected.feedback}"
     try:
-        return str(await TOOLS[reply.tool](reply.argument))
+        return str(await tool(reply.argument))
     except StepFailed as error:
         return f"{reply.tool} failed: {error.message}"
