@@ -139,6 +139,7 @@ class Following:
                 worker.drain_inbox(live)
         for run_id in worker.claims.ended(worker.ends.awaited() - worker.live.keys()):
             worker.recovery.enqueue(run_id)
-        more = newborn or len(due) >= limit  # those that did not fit on the page are due, too
+        found = sum(run_id not in worker.blocked for run_id in due)
+        more = newborn or found >= limit  # those that did not fit on the page are due, too
         self.starved = worker.room == 0
         self.look_at = 0.0 if more else worker.store.next_due(now) or float("inf")
