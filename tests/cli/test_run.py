@@ -158,7 +158,7 @@ MISTAKES = [
     (("run", "no.such.module:checkout"), 2, "cannot load no.such.module: ModuleNotFoundError"),
     (("run", "app.py:checkout", "--input", "{"), 2, "--input: not JSON"),
     (("run", "app.py:checkout", "--input", "@none.json"), 2, "No such file"),
-    (("run", "app.py:checkout", "--input", '{"total": true}'), 3, "$.total"),
+    (("run", "app.py:checkout", "--input", '{"total": true}'), 2, "$.total"),
     (("run", "app.py:checkout"), 2, "missing a required argument"),
     (("run", "app.py:many", "--input", "1", "--id", "a/b"), 2, "no '/'"),
     (("run", "app.py:many", "--input", "1", "--label", "x"), 2, "expected NAME=VALUE"),
