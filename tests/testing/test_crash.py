@@ -14,6 +14,7 @@ from refold.testing.crash_case import Outcome
 from . import crashable
 from .crashable import (
     charges,
+    circles,
     counts_in_a_global,
     differs_each_time,
     durable,
@@ -81,13 +82,16 @@ async def test_it_works_on_a_running_loop() -> None:
     assert durable_crash(charges).crashes == 4
 
 
-def test_what_cannot_be_compared_is_no_success() -> None:
+def test_what_cannot_be_compared_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CrashDifference, match="even without a crash"):
         durable_crash(differs_each_time)
     with pytest.raises(CrashDifference, match="does not come to an end"):
         durable_crash(never_ends)
     with pytest.raises(ConfigurationError, match="1 or more"):
         durable_crash(charges, limit=0)
+    monkeypatch.setattr("refold.testing.crash.HANGS_S", 0.2)
+    with pytest.raises(CrashDifference, match=r"circles does not come to an end in 0\.2 s, even without"):
+        durable_crash(circles)
 
     @workflow
     async def local(ctx: Context) -> int:
