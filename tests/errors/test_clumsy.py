@@ -111,3 +111,12 @@ async def test_a_full_disk_of_the_read_models_is_told_once(
     assert [record.message for record in caplog.records] == [
         "the read models cannot be written, the log goes on without them: no room"
     ]
+
+
+@workflow
+async def approval(ctx: Context) -> None:
+    await ctx.approval("Is it a child of its own because it is called like that?")
+
+
+def test_a_workflow_may_be_called_like_a_method_of_the_context() -> None:
+    assert Engine("memory://", workflows=[approval]).workflows
