@@ -205,7 +205,7 @@ def test_a_store_that_is_damaged_says_so_after_an_import(tmp_path: Path) -> None
     put(store, "c", started())
     with store._file.writing() as connection:
         connection.execute("UPDATE stored_events SET state = CAST('{}' AS BLOB)")
-    with pytest.raises(StoreCorrupt, match="damaged, found after the import was stored: .*'c' version 1"):
+    with pytest.raises(StoreCorrupt, match=r"damaged, found after the import was stored: .*'c' version 1"):
         import_log(store, exported(sample()))
     assert store.work("a") is not None
     store.close()
