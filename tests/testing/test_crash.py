@@ -126,6 +126,25 @@ def test_bodies_that_begin_wrongly_are_told(begun: Any, ended: Any, message: str
     assert message in "".join(told)
 
 
+def test_runs_that_end_otherwise_are_told() -> None:
+    def run(id: str, status: str, result: Any, *error: str) -> list[Any]:
+        return [id, "shop", status, result, *(error or (None, None))]
+
+    reference = outcome_with(
+        runs=[run("same", "completed", 1), run("run", "completed", 5), run("b", "failed", 0)]
+    )
+    found = [
+        run("same", "completed", 1),
+        run("run", "failed", None, "ValueError", "no"),
+        run("c", "completed", 2),
+    ]
+    assert sorted(_differences(reference, outcome_with(runs=found))) == [
+        "run b: failed with 0 without a crash, not started with it",
+        "run c: not started without a crash, completed with 2 with it",
+        "run run: completed with 5 without a crash, failed with ValueError: no with it",
+    ]
+
+
 def test_a_limit_spreads_the_crashes_evenly() -> None:
     outcome = outcome_with(commits=[10, 20, 30, 40])
     assert [tuple(point) for point in _points(outcome, 4)] == [(1, 0), (11, 0), (21, 0), (31, 0)]
