@@ -46,10 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_run(args: Namespace) -> None:
-    """Raises `RunNotFound` for bytes that are no text: no run is called so, and no store can look for it."""
+    """Ids are UTF-8 in any locale. Raises `RunNotFound` for bytes that are no text: no run is called so."""
     run = getattr(args, "run", None)
     if isinstance(run, str) and any("\ud800" <= character <= "\udfff" for character in run):
-        raise RunNotFound(run)
+        try:
+            args.run = os.fsencode(run).decode()
+        except UnicodeError:
+            raise RunNotFound(run) from None
 
 
 def _drop_output() -> None:
