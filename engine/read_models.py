@@ -45,6 +45,8 @@ class ReadModels:
             self.views.close()
             raise
         self._batch = 128
+        self._failing = False
+        """Whether that has been told; it is told once, and again after it has worked meanwhile."""
         self._timer: asyncio.TimerHandle | None = None
 
     # ---- keeping up
@@ -61,8 +63,11 @@ class ReadModels:
             folded = self.runner.catch_up(self._batch)
             pause = 0.0 if folded >= self._batch else FOLLOW_S if folded else IDLE_S
         except StoreError as error:
-            _log.error("the read models cannot be written, the log goes on without them: %s", error)
-            pause = RETRY_S
+            if not self._failing:
+                _log.error("the read models cannot be written, the log goes on without them: %s", error)
+            self._failing, pause = True, RETRY_S
+        else:
+            self._failing = False
         if pause == 0.0:
             spent = perf_counter() - began
             self._batch = max(128, min(2_000, int(self._batch * SLICE_S / max(spent, 1e-6))))

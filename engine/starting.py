@@ -148,7 +148,7 @@ def existing_run(
         if input_digest(started.workflow, started.args) != digest:
             raise StartConflict(
                 f"run {run_id!r} exists: {started.workflow} with {clip(started.args)}, now asked for "
-                f"{flow.name}; use another id",
+                f"{flow.name}{' with other input' if flow.name == started.workflow else ''}; use another id",
                 run_id,
             )
         return run_id

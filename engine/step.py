@@ -351,12 +351,27 @@ def make_step(
         raise ConfigurationError(f"@step expects a function, got {function!r}")
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigurationError(f"@step {function!r} is a generator; return a list instead")
+    if _is_method(function):
+        raise ConfigurationError(
+            f"@step {function.__qualname__} is a method, and no object is recorded: decorate a function, "
+            "and pass it what it needs"
+        )
     name = check_name(name or getattr(function, "__name__", "") or type(function).__name__, "step name")
     if "#" in name:
         raise ConfigurationError(
             f"step name {name!r}: expected no '#', it separates name and ordinal in keys"
         )
     return Step(function, name, options, kind=kind)
+
+
+def _is_method(function: Any) -> bool:
+    """Whether it wants a `self` that nobody would give it."""
+    code = getattr(function, "__code__", None)
+    return (
+        inspect.isfunction(function)
+        and code is not None
+        and code.co_varnames[: code.co_argcount][:1] == ("self",)
+    )
 
 
 def encode_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Raw, Raw]:

@@ -222,8 +222,9 @@ def workflow(
     def decorate(function: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow[Any, Any]:
         if not inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"@workflow expects an `async def` function, got {function!r}")
-        if not inspect.signature(function).parameters:
-            raise ConfigurationError(f"@workflow {function!r}: the first parameter must be `ctx`")
+        if not _takes_context(function):
+            what = f"{getattr(function, '__qualname__', function)}{inspect.signature(function)}"
+            raise ConfigurationError(f"@workflow {what}: the first parameter must be `ctx`")
         called = check_name(name or getattr(function, "__name__", ""), "workflow name")
         return Workflow(function, called, check_name(str(version), "workflow version"), options)
 
@@ -233,3 +234,12 @@ def workflow(
 def _words(given: Any) -> Any:
     """Words as a tuple; one word by itself is that one, and what is no collection is refused as it is."""
     return (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter may be the context: it is there, of no method, and of no other type."""
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    if first is None or first.name == "self":
+        return False
+    plain = (int, str, float, bool, bytes, dict, list, tuple)
+    return first.annotation not in plain and first.annotation not in [kind.__name__ for kind in plain]

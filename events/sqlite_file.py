@@ -273,6 +273,8 @@ class File:
 
     def typed(self, error: Exception, verb: str) -> StoreError:
         """The error of ours that says what an error of SQLite's means."""
+        if self.path.is_dir():
+            return StoreError(f"{self.path} is a folder; give the path of a file in it")
         what = f"cannot {verb} {self.path}: {error}"
         code = _code(error)
         no_room = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE

@@ -62,6 +62,11 @@ def _stage(entry: Entry, event: w.GateOpened | w.GateEscalated) -> Stage:
     return Stage(event.voters, event.approvers, due_at, utc(event.at), entry.version)
 
 
+def stages(row: GateRow) -> list[Stage]:
+    """How the gate was opened, and each escalation since."""
+    return _decode_stages(row.stages)
+
+
 def _set_stages(row: GateRow, stages: list[Stage]) -> None:
     """The row at the last of these."""
     now = stages[-1]

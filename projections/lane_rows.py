@@ -1,5 +1,6 @@
 """What becomes a lane: attempts at steps, sleeps, waits, gates, maps, children and pauses of one run."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -10,6 +11,7 @@ import msgspec
 from ..events.stream import Row as Entry
 from .fan_out_rows import FanOutRow
 from .gate_row import GateRow
+from .gates import stages
 from .lanes import Lane, Segment
 from .reading import RunRewound, Seen
 from .reading_waits import ChildCancelled, ChildEnded, ChildStarted
@@ -135,12 +137,18 @@ def _map_lane(row: FanOutRow) -> Lane:
 # ---- waits -----------------------------------------------------------------------------------------------
 
 
-def sleeps(rows: Iterable[TimerRow]) -> Iterator[Lane]:
-    """Timers, but for deadlines that were not reached."""
+def sleeps(rows: Iterable[TimerRow], gates: Iterable[GateRow], waits: Iterable[WaitRow]) -> Iterator[Lane]:
+    """Timers, but for deadlines that were not reached, and those of gates, whose lanes say as much."""
+    due = Counter(stage.due_at for gate in gates for stage in stages(gate))
+    opened = {row.wait: row.opened_at for row in waits}
     for row in rows:
-        if row.status not in ("cancelled", "ended"):
+        if due[row.due_at]:
+            due[row.due_at] -= 1
+        elif row.status not in ("cancelled", "ended"):
             status = "waiting" if row.status == "open" else "completed"
-            yield _span("sleep", "sleep", row.timer, row.started_at, row.closed_at, status)
+            # Begun with the wait after it: its deadline as a rule, though the log does not say so.
+            name = "timer" if opened.get(row.timer + 1) == row.started_at else "sleep"
+            yield _span(name, "sleep", row.timer, row.started_at, row.closed_at, status)
 
 
 def waits(rows: Iterable[WaitRow]) -> Iterator[Lane]:

@@ -95,8 +95,9 @@ def timeline_of(rows: Sequence[Entry], *, full: bool = False, records: bool = Fa
     signs = rows_of.last_signs(rows, [mark.at for mark in marks])
     children = rows_of.children(rows, ended_at)
     lanes = [
-        *rows_of.steps_and_maps(attempts, maps, children, signs, full=full), *rows_of.sleeps(timers),
-        *rows_of.waits(waits), *rows_of.gates(gates), *rows_of.pauses(rows, ended_at),
+        *rows_of.steps_and_maps(attempts, maps, children, signs, full=full),
+        *rows_of.sleeps(timers, gates, waits), *rows_of.waits(waits), *rows_of.gates(gates),
+        *rows_of.pauses(rows, ended_at),
     ]  # fmt: skip
     if not full and len(lanes) > MANY:
         lanes = merged(lanes)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from shlex import quote
 
 from ..events.errors import ConfigurationError, RefoldError
 from . import parser
@@ -45,10 +46,14 @@ def commands_of(parser: argparse.ArgumentParser) -> list[Command]:
 
 
 def _runs(store: str | None, prefix: str) -> list[str]:
-    """Ids that begin so. Nothing when there is no store: a shell that completes has nobody to tell."""
+    """Ids that begin so. Nothing when there is no store: a shell that completes has nobody to tell.
+
+    Only those that mean themselves on a command line: bash inserts what it is given as it is, so that an id
+    like `;reboot;` or `$(…)` would be a command, and `*` would become the names of files.
+    """
     try:
         with looking(store) as found:
             ids = [work.run_id for work, _ in found.all_work() if work.run_id.startswith(prefix)]
     except RefoldError:
         return []
-    return [run_id for run_id in ids if run_id.isprintable() and " " not in run_id][:MANY]
+    return [run_id for run_id in ids if quote(run_id) == run_id and not run_id.startswith("-")][:MANY]

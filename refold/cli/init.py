@@ -51,7 +51,7 @@ def _write(folder: Path) -> tuple[list[str], list[str]]:
         if taken := [name for name in there if name in CODE]:
             raise ConfigurationError(
                 f"{folder}: {' and '.join(taken)} there already, and nothing is ever overwritten; "
-                "name another folder: refold init shop"
+                "name another one: refold init FOLDER"
             )
         for name, text in FILES.items():
             if name not in there:
@@ -59,6 +59,6 @@ def _write(folder: Path) -> tuple[list[str], list[str]]:
                     file.write(text)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot write a project to {folder}: {error.strerror}; name another folder: refold init shop"
+            f"cannot write a project to {folder}: {error.strerror}; name another one: refold init FOLDER"
         ) from None
     return [name for name in FILES if name not in there], there

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from ..projections.bars import KINDS, Axis, cells
@@ -113,7 +114,8 @@ def _scale(screen: Screen, axis: Axis, pointed: Sequence[tuple[int, Mark]]) -> L
     for text, at in (("0 s", 0), (end, axis.width - len(end))):
         if all(c == " " for c in found[max(at - 1, 0) : at + len(text) + 1]):
             found[at : at + len(text)] = text
-    return [(c, "bold yellow" if i in bold else "dim") for i, c in enumerate(found)]
+    styles = groupby(enumerate(found), key=lambda at: "bold yellow" if at[0] in bold else "dim")
+    return [("".join(c for _, c in run), style) for style, run in styles]
 
 
 def _bar(screen: Screen, kinds: Sequence[str], pointed: Sequence[tuple[int, Mark]]) -> Line:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..events.clock import to_datetime
+from ..events.errors import ConfigurationError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """What a virtual clock shows first, unless it is told otherwise."""
@@ -36,6 +37,8 @@ class VirtualClock:
     """
 
     def __init__(self, start: datetime = START, *, seed: int = 0) -> None:
+        if getattr(start, "tzinfo", None) is None:  # without a zone it would be another time elsewhere
+            raise ConfigurationError(f"start={start!r:.80}: expected an aware datetime, with tzinfo=UTC")
         self._now = start.timestamp()
         self._alarms: list[tuple[float, int, VirtualAlarm]] = []
         self._count = 0
@@ -70,7 +73,7 @@ class VirtualClock:
         """Call it once so many virtual seconds have passed."""
         alarm = VirtualAlarm(callback, args)
         self._count += 1
-        # To the microsecond, as the log has times: now + (due - now) may be a little less than due.
+        # To the microsecond, as the log has times: a sum may be a little less, and come before its time.
         heapq.heappush(self._alarms, (round(self._now + max(delay, 0.0), 6), self._count, alarm))
         return alarm
 

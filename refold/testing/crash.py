@@ -103,7 +103,13 @@ def _in_this_process(what: Played, place: Path, limit: int) -> tuple[int, int]:
 
     def one(before: int, after: int) -> Outcome:
         case = play(what, place / str(next(numbers)), before=before, after=after)
-        return asyncio.run(asyncio.wait_for(case, HANGS_S))
+        try:
+            return asyncio.run(asyncio.wait_for(case, HANGS_S))
+        except TimeoutError as error:
+            when = f"after a crash at event {before or after}" if before or after else "even without a crash"
+            raise CrashDifference(
+                f"{what.flow.name} does not come to an end in {HANGS_S:g} s, {when}"
+            ) from error
 
     def every() -> tuple[int, int]:
         return _try_all(what.flow, one, limit)

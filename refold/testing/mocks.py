@@ -10,7 +10,8 @@ from msgspec import Raw
 from ..engine.bodies import Bodies, Body, current_step
 from ..engine.callee import Callee
 from ..engine.doubt import Probe
-from ..engine.step import Step
+from ..engine.names import is_number
+from ..engine.step import LONGEST_S, Step
 from ..events.errors import ConfigurationError, NonRetryable
 from .clock import VirtualClock
 
@@ -80,7 +81,7 @@ def make_mock(
     ]  # fmt: skip
     if len(given) > 1:
         raise ConfigurationError(f"mock({name}): expected one of {' and '.join(given)}, not both")
-    if takes < 0:
+    if not (is_number(takes) and 0 <= takes < LONGEST_S):
         raise ConfigurationError(f"mock({name}, takes={takes}): expected virtual seconds, 0 or more")
     if side_effect is not None:
         return Mock(name, side_effect, takes, hangs)

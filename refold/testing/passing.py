@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from ..events.errors import RefoldError, StoreError
+from ..engine.names import is_number
+from ..engine.step import LONGEST_S
+from ..events.errors import ConfigurationError, RefoldError, StoreError
 
 TURNS = 4
 """Turns of the host loop in which nothing has happened: then everything is calm."""
@@ -151,6 +153,8 @@ class Passing:
 
     async def advance(self, seconds: float) -> None:
         """Let so much time pass."""
+        if not (is_number(seconds) and 0 <= seconds < LONGEST_S):
+            raise ConfigurationError(f"advance({seconds!r:.80}): expected virtual seconds, 0 or more")
         target = self._engine.time.now() + seconds
         async with self._moving:
             await self.calm()

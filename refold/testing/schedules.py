@@ -16,14 +16,15 @@ from .answers import Reply
 from .clock import VirtualClock
 from .engine import TestEngine
 from .mocks import Instead, Mock, TestBodies
-from .passing import stuck
+from .passing import NothingHappens, stuck
 
 R = TypeVar("R")
 RUN = "run"
 CRASHES = 1
 LIMIT = 60
 """Choices of one schedule; after that the first that is possible is taken."""
-HANGS = 10_000
+TURNS = 2_000
+"""Of one schedule at most: a run that has not ended by then, after some seconds, goes round in circles."""
 
 Choose = Callable[[Sequence[str]], int]
 """Gets what could happen next, in words, and says which of it does."""
@@ -165,7 +166,8 @@ class Schedule:
         Args:
             prepare: gets the engine first: mocks, answers (they come when the schedule says so).
 
-        Raises what `handle.result()` raises, and `NothingHappens` when nobody is left who could move the run.
+        Raises what `handle.result()` raises, and `NothingHappens` when nobody is left who could move the run,
+        or it has not ended after 2,000 turns.
         """
         try:
             return asyncio.run(self._play(workflow, args, prepare))
@@ -187,12 +189,14 @@ class Schedule:
         async with engine:
             handle: Handle[R] = await engine.start(workflow, *args, id=RUN)
             try:
-                for _ in range(HANGS):
+                for _ in range(TURNS):
                     await engine.settle()
                     if self._over(engine):
-                        break
+                        return await handle.result()
                     await self._turn(engine, signals)
-                return await handle.result()
+                raise NothingHappens(
+                    f"run {RUN} has not ended after {TURNS:,} turns, the last was: {self.story[-1]}"
+                )
             finally:
                 self.events = engine.events(RUN)
 

@@ -36,9 +36,10 @@ def test_the_script_knows_every_command_and_option(shell: str, capsys: pytest.Ca
     assert text.isprintable() or set(text) - {"\n"} <= {c for c in text if c.isprintable()}
 
 
-async def three_runs(door: Door) -> None:
+async def some_runs(door: Door) -> None:
+    """Three, and ids that would be something else on a command line."""
     async with door.engine(patient) as e:
-        for run in ("order-1", "order-2", "parcel-1"):
+        for run in ("order-1", "order-2", "parcel-1", "*", "-x", ";id;", "$(id)", "a b", "`id`"):
             await e.start(patient, id=run)
             await waiting(e, run)
 
@@ -46,7 +47,7 @@ async def three_runs(door: Door) -> None:
 def test_bash_completes_commands_options_choices_and_run_ids(
     door: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    anyio.run(three_runs, door)
+    anyio.run(some_runs, door)
     asked = {
         "wh": ["why"],
         "runs --status fa": ["failed"],
@@ -55,6 +56,7 @@ def test_bash_completes_commands_options_choices_and_run_ids(
         "signal order-1 go --pay": ["--payload"],
         f"show --store {door.path} order": ["order-1", "order-2"],
         f"cancel --by ana --store {door.path} par": ["parcel-1"],
+        f"why --store {door.path} ": ["order-1", "order-2", "parcel-1"],
         "signal order-1 ": [],
         "cancel --by ": [],
         "verify run": ["runs.db"],

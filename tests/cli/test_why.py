@@ -104,6 +104,7 @@ async def test_each_thing_that_a_run_waits_for_is_named_with_what_would_move_it(
             ": step flaky#1 is tried again",
         ):
             assert words in text
+        assert text.count("a sleep or a deadline ends at") == 1  # the gate's deadline is told with the gate
         for command in (
             "refold approve r --gate 'approval#1' --select air --by ana",
             "refold answer r JSON --gate 'number#1'",
@@ -178,13 +179,34 @@ async def test_a_pause_and_what_is_held(door: Door) -> None:
         handle = await e.start(patient, id="r")
         await waiting(e, "r")
         await e.pause("r", "stocktaking", by="user:ana")
-        await e.signal("r", "go")
+        await door.beside("signal", "r", "go")
         await seen(handle, t.CauseHeld)
         said = door("why", "r")
     assert said.startswith("r is paused, since")
+    assert "in its inbox" not in said  # it has been received, though it is held
     assert "paused by user:ana (stocktaking), since" in said
     assert "1 thing that came meanwhile is held" in said
     assert f"refold resume r --store {door.path}" in said
+
+
+async def test_a_step_that_ended_while_its_run_was_paused(door: Door) -> None:
+    ended = asyncio.Event()
+
+    @step
+    async def load() -> None:
+        await ended.wait()
+
+    @workflow
+    async def loads(ctx: Context) -> None:
+        await load()
+
+    async with door.engine(loads) as e:
+        handle = await e.start(loads, id="r")
+        await seen(handle, t.StepStarted)
+        await e.pause("r", by="user:ana")
+        ended.set()
+        await seen(handle, t.CauseHeld)
+        assert "step load#1 has ended; that is held until the run is resumed" in door("why", "r")
 
 
 async def test_a_request_to_stop_a_handler_that_cleans_up(door: Door) -> None:
@@ -344,9 +366,8 @@ def test_it_knows_a_process_that_was_killed_from_one_that_executes(shell: Shell)
     process.kill()
     process.wait()
     gone = shell("why", "o1")
-    assert (
-        str(process.pid) in (shell.folder / "refold.db.lock").read_text()
-    )  # control: its note is still there
+    note = (shell.folder / "refold.db.lock").read_text()
+    assert str(process.pid) in note  # control: it is still there
     assert gone.startswith("o1 has stopped in the middle")
     assert "step ship#1 had begun (attempt 1, since" in gone
     assert "no process executes the store now" in gone

@@ -238,7 +238,7 @@ async def test_a_store_of_a_newer_refold_is_refused_and_left_alone(tmp_path: Pat
 async def test_a_place_that_is_no_store_is_refused_with_the_remedy(what: str, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("Dear Sir or Madam, " * 100)
     places: dict[str, tuple[Place, str]] = {
-        "a folder": (str(tmp_path), "cannot open"),
+        "a folder": (str(tmp_path), "is a folder; give the path of a file in it"),
         "no folder": (str(tmp_path / "no" / "runs.db"), "does its folder exist"),
         "another file": (str(tmp_path / "letter.txt"), "not a Refold store"),
         "a URL of something else": ("redis://localhost/1", "no store is called 'redis'"),

@@ -54,10 +54,11 @@ async def test_a_run_is_its_timeline_while_it_goes_on_and_afterwards(tmp_path: P
         assert "run<b>1" in seen
         assert "so far" in seen
         assert "wait for <script>alert(1)" in seen  # a text, and nothing else
-        await handle.signal(NAME)
+        await handle.signal(NAME, by=NAME)
         with pytest.raises(RunFailed):
             await handle.result()
         seen = words(handle._repr_html_())
+        assert "sent by <script>alert(1)" in seen
         assert "ValueError: <script>" in seen
         assert "1 failed" in seen
         assert "\x1b" not in seen

@@ -41,6 +41,10 @@ async def handler(ctx: Any) -> None: ...
 async def without_parameters() -> None: ...
 
 
+class Shop:
+    async def charge(self, amount: int) -> None: ...
+
+
 async def items() -> Any:
     yield 1
 
@@ -64,6 +68,7 @@ MADE_BY |= {
     ),
     "@step expects a function, got …": lambda _: step(Path),
     "@step … is a generator; return a list instead": lambda _: step(items),
+    "@step … is a method, and no object is recorded: …": lambda _: step(Shop.charge),
     "step name …: expected no '#', it separates name and ordinal in keys": lambda _: step(name="a#1")(plain),
     "retry=…: expected Retry(max_attempts=…), or None for one": lambda _: step(retry=3),  # type: ignore[call-overload]
     "…: expected max_attempts >= 1, backoff >= 1, 0 <= jitter < 1 …": lambda _: Retry(

@@ -64,6 +64,11 @@ def a_folder_that_is_not_there(folder: Path) -> None:
     open_store(folder / "missing" / "log.db")
 
 
+@meets("StoreError", "… is a folder; give the path of a file in it")
+def a_folder(folder: Path) -> None:
+    open_store(folder)
+
+
 @meets("StoreCorrupt", "… is empty: it is no store, or one that was cut to nothing; restore it")
 def look_at_an_empty_file(folder: Path) -> None:
     (folder / "log.db").touch()

@@ -1,6 +1,7 @@
 """The test kit, used wrongly."""
 
 import io
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +56,17 @@ async def mock_two_ways(folder: Path) -> None:
 async def mock_backwards(folder: Path) -> None:
     async with TestEngine(workflows=[shop]) as e:
         e.mock(pay, returns="x", takes=-1)
+
+
+@meets("ConfigurationError", "advance(…): expected virtual seconds, 0 or more")
+async def advance_backwards(folder: Path) -> None:
+    async with TestEngine(workflows=[shop]) as e:
+        await e.advance(-1)
+
+
+@meets("ConfigurationError", "start=…: expected an aware datetime, …")
+async def begin_in_no_zone(folder: Path) -> None:
+    TestEngine(workflows=[shop], start=datetime(2026, 1, 1))
 
 
 async def played(*flows: Any) -> MemoryStore:

@@ -87,9 +87,10 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_and_a_folder_are_told(tmp_path: Path) -> None:
-    for path in (tmp_path / "no" / "log.db", tmp_path):
-        with pytest.raises(StoreError, match=r"cannot open .*does its folder exist"):
-            SQLiteStore(path)
+    with pytest.raises(StoreError, match=r"cannot open .*does its folder exist"):
+        SQLiteStore(tmp_path / "no" / "log.db")
+    with pytest.raises(StoreError, match="is a folder; give the path of a file in it"):
+        SQLiteStore(tmp_path)
 
 
 # ---- damaged ------------------------------------------------------------------------------------

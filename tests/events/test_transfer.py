@@ -193,6 +193,24 @@ def test_another_history_of_the_same_id_is_refused_by_name_and_nothing_is_stored
         assert contents(store) == before
 
 
+def test_a_longer_run_here_is_compared_where_that_in_the_file_ends() -> None:
+    store = MemoryStore()
+    put(store, "b", started("other"), scheduled(1), scheduled(2))
+    with pytest.raises(StartConflict, match="run 'b' has another history here;"):
+        import_log(store, exported(sample(), ["b"]))
+
+
+def test_a_store_that_is_damaged_says_so_after_an_import(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "damaged.db")
+    put(store, "c", started())
+    with store._file.writing() as connection:
+        connection.execute("UPDATE stored_events SET state = CAST('{}' AS BLOB)")
+    with pytest.raises(StoreCorrupt, match=r"damaged, found after the import was stored: .*'c' version 1"):
+        import_log(store, exported(sample()))
+    assert store.work("a") is not None
+    store.close()
+
+
 def test_a_run_that_went_on_here_and_elsewhere_is_refused() -> None:
     source = sample()
     store = MemoryStore()

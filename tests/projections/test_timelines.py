@@ -76,6 +76,24 @@ def test_attempts_at_a_step_and_the_time_between_them_are_one_lane() -> None:
     assert (charge.attempts, charge.failed, charge.cost) == (2, 1, Decimal("0.5"))
 
 
+def test_the_deadline_of_a_gate_is_no_sleep_of_its_own() -> None:
+    """Open or reached: the gate's own lane says as much. A sleep beside it is one."""
+    opened = t.GateOpened(
+        id="g", at=at(1), gate=1, kind="approval", name="approval#1", prompt="?", due_at=at(5)
+    )
+    started = [t.TimerStarted(id="t", at=at(1), timer=n, due_at=at(due)) for n, due in ((2, 5), (3, 4))]
+    so_far = [opened, *started]
+    for events in (so_far, [*so_far, t.TimerFired(id="f", at=at(5), timer=2)]):
+        found = timeline_of(history(*events))
+        assert [(lane.name, lane.number) for lane in found.lanes] == [("approval#1", 1), ("sleep", 3)]
+
+
+def test_a_timer_begun_with_the_wait_after_it_is_not_called_a_sleep() -> None:
+    timer = t.TimerStarted(id="t", at=at(1), timer=1, due_at=at(5))
+    wait = t.WaitOpened(id="w", at=at(1), wait=2, name="go")
+    assert [lane.name for lane in timeline_of(history(timer, wait)).lanes] == ["timer", "wait for go"]
+
+
 def test_an_attempt_that_a_crash_cut_off_is_drawn_to_the_last_sign_of_life() -> None:
     found = timeline_of(
         history(

@@ -115,5 +115,11 @@ async def differs_each_time(ctx: Context) -> int:
 
 
 @workflow
+async def circles(ctx: Context) -> None:
+    while True:
+        await ctx.sleep(1)
+
+
+@workflow
 async def never_ends(ctx: Context) -> None:
     await ctx.wait_for_event("nobody sends it")

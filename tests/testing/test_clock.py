@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from refold.events.clock import to_datetime
 from refold.testing import VirtualClock
 from refold.testing.clock import START
 
@@ -23,6 +24,19 @@ def test_alarms_ring_earliest_first_and_see_their_own_time() -> None:
     clock.move_to(START.timestamp() + 100)
     assert rung == [("first", 10), ("set by another", 15), ("second", 20), ("third, as it came later", 20)]
     assert clock.now() == START.timestamp() + 100
+
+
+def test_an_alarm_rings_at_a_time_that_the_log_can_have() -> None:
+    """To the microsecond: whoever looks a millionth of one too early finds nothing due."""
+    sums_that_are_off = 0
+    for number in range(1_000):
+        clock, delay = VirtualClock(), number * 0.001001
+        clock.move_to(to_datetime(START.timestamp() + number * 0.123457).timestamp())
+        clock.call_later(delay, print)
+        at = clock.now() + delay
+        sums_that_are_off += at != to_datetime(at).timestamp()
+        assert clock.next_alarm() == to_datetime(at).timestamp()
+    assert sums_that_are_off  # control
 
 
 def test_time_does_not_go_back() -> None:

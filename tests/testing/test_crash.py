@@ -14,6 +14,7 @@ from refold.testing.crash_case import Outcome
 from . import crashable
 from .crashable import (
     charges,
+    circles,
     counts_in_a_global,
     differs_each_time,
     durable,
@@ -81,13 +82,16 @@ async def test_it_works_on_a_running_loop() -> None:
     assert durable_crash(charges).crashes == 4
 
 
-def test_what_cannot_be_compared_is_no_success() -> None:
+def test_what_cannot_be_compared_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CrashDifference, match="even without a crash"):
         durable_crash(differs_each_time)
     with pytest.raises(CrashDifference, match="does not come to an end"):
         durable_crash(never_ends)
     with pytest.raises(ConfigurationError, match="1 or more"):
         durable_crash(charges, limit=0)
+    monkeypatch.setattr("refold.testing.crash.HANGS_S", 0.2)
+    with pytest.raises(CrashDifference, match=r"circles does not come to an end in 0\.2 s, even without"):
+        durable_crash(circles)
 
     @workflow
     async def local(ctx: Context) -> int:
@@ -120,6 +124,25 @@ def test_bodies_that_begin_wrongly_are_told(begun: Any, ended: Any, message: str
     told = list(_differences(reference, outcome_with(begun=begun, ended=ended, crashed=True)))
     assert len(told) == bool(message)
     assert message in "".join(told)
+
+
+def test_runs_that_end_otherwise_are_told() -> None:
+    def run(id: str, status: str, result: Any, *error: str) -> list[Any]:
+        return [id, "shop", status, result, *(error or (None, None))]
+
+    reference = outcome_with(
+        runs=[run("same", "completed", 1), run("run", "completed", 5), run("b", "failed", 0)]
+    )
+    found = [
+        run("same", "completed", 1),
+        run("run", "failed", None, "ValueError", "no"),
+        run("c", "completed", 2),
+    ]
+    assert sorted(_differences(reference, outcome_with(runs=found))) == [
+        "run b: failed with 0 without a crash, not started with it",
+        "run c: not started without a crash, completed with 2 with it",
+        "run run: completed with 5 without a crash, failed with ValueError: no with it",
+    ]
 
 
 def test_a_limit_spreads_the_crashes_evenly() -> None:

@@ -1,6 +1,7 @@
 """Schedules: every order of events can be had, a bad one shrinks to what matters, and can be played again."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,17 @@ def test_the_schedule_is_told_of_a_run_that_fails_or_hangs() -> None:
         schedule.run(waits, "go")
     assert "1. event 'go' arrives" in heard[0]
     assert len(heard) == 2
+
+
+def test_a_run_that_goes_round_in_circles_does_not_hang_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    @workflow
+    async def circles(ctx: Context) -> None:
+        while True:
+            await ctx.sleep(1)
+
+    monkeypatch.setattr(sys.modules[Schedule.__module__], "TURNS", 20)
+    with pytest.raises(NothingHappens, match=r"not ended after 20 turns, the last was: it is .*00:00:20"):
+        Schedule().run(circles)
 
 
 def test_mocks_and_answers_are_those_of_the_engine() -> None:
