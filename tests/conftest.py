@@ -1,43 +1,15 @@
-"""What all tests share: a skip that matters cannot pass in silence.
+"""What all tests share: loud skips, and a PostgreSQL server for those who ask for one."""
 
-A test that cannot run where it is (no compiler, no second Python, no PostgreSQL) says so with
-`pytest.skip("LOUD: …")`. On a developer's machine that is a skip; with `CI` set it is a failure.
-"""
-
-import os
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from tests import pg
+from tests.loud_skips import pytest_make_collect_report, pytest_runtest_makereport
 
-LOUD = "Skipped: LOUD"
-
-
-def _loud(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a loud skip into a failure when CI is set."""
-    if not (os.environ.get("CI") and report.skipped and isinstance(report.longrepr, tuple)):
-        return
-    path, line, reason = report.longrepr
-    if reason.startswith(LOUD):
-        report.outcome = "failed"
-        report.longrepr = f"{path}:{line}: {reason} (loud skips are failures when CI is set)"
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    _loud(report)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    report = yield
-    _loud(report)
-    return report
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
 def pytest_sessionfinish() -> None:

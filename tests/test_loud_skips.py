@@ -22,7 +22,7 @@ def test_that_skips_quietly():
 
 
 def outcomes(pytester: pytest.Pytester) -> dict[str, int]:
-    pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
+    pytester.makeconftest(Path(__file__).with_name("loud_skips.py").read_text())
     pytester.makepyfile(SKIPS)
     return pytester.runpytest_subprocess("-p", "no:cacheprovider").parseoutcomes()
 
@@ -42,7 +42,7 @@ def test_a_module_that_skips_itself_loudly_fails_in_ci(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")
-    pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
+    pytester.makeconftest(Path(__file__).with_name("loud_skips.py").read_text())
     pytester.makepyfile("import pytest\npytest.skip('LOUD: nothing here', allow_module_level=True)")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     assert result.parseoutcomes() == {"errors": 1}

@@ -37,6 +37,7 @@ LONG_FUNCTIONS: dict[str, int] = {}
 LAZY = {
     "events/open.py: .memory": "a store's recorders cost 0.1 s; `import refold` should not pay for them",
     "events/open.py: .sqlite": "the same",
+    "events/open.py: .postgres": "the driver is an extra, and 0.1 s",
     "events/open.py: .sqlite_reader": "the same: sqlite3 alone is 20 ms",
     "engine/engine.py: .exporting": "22 ms for four formats, and only an export needs them",
     "engine/closing.py: anyio": "0.1 s, and only a shutdown needs it",

@@ -51,7 +51,7 @@ def test_a_run_survives_a_kill_at_every_moment(server: Server, flow: str, part: 
 
 def test_the_matrix_has_hundreds_of_kills_of_every_kind(server: Server) -> None:
     calm = {flow: server.unkilled(flow) for flow in PARTS}
-    assert sum(len(case) for flow in PARTS for case in kills(flow, calm[flow].moments)) > 700
+    assert sum(len(case) for flow in PARTS for case in kills(flow, calm[flow].moments)) > 600
     for flow, outcome in calm.items():
         assert outcome.moments >= 3 * outcome.commits, flow  # before, inside and after each
     for flow, result in RESULTS.items():

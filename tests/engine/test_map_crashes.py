@@ -236,7 +236,7 @@ async def test_killed_in_the_middle_only_what_is_missing_is_done(flow: str, tmp_
     async with engine(url, execute=False) as e:
         ends: list[Any] = of(await e.get("r"), t.StepCompleted, t.ChildEnded)
         ended = {getattr(event, "step", getattr(event, "child", 0)) - 2 for event in ends}
-    assert 400 < len(ended) <= 500
+    assert 400 < len(ended) < 700
     with child("execute", url, flow, tmp_path) as process:
         assert lines_until(process, "result")[-1] == f"result {sum(range(1000))}"
     both = [int(line.split()[1]) for line in (tmp_path / "effects").read_text().splitlines()]

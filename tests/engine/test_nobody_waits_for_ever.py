@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from refold import Context, Engine, RunFailed, Settings, StartConflict, record_cost, step, workflow
-from refold.engine import worker
+from refold.engine import following
 from refold.errors import HandlerError
 from refold.events.dispatch import rebuild_work, work_differences
 from refold.events.errors import StoreCorrupt
@@ -82,7 +82,7 @@ async def test_more_overdue_runs_than_fit_a_page_all_wake(
     async def naps(ctx: Context) -> None:
         await ctx.sleep(0.2)
 
-    monkeypatch.setattr(worker, "PAGE", 5)
+    monkeypatch.setattr(following, "PAGE", 5)
     async with Engine(path, workflows=[naps]) as engine:
         for number in range(40):
             await engine.start(naps, id=f"r{number}")
