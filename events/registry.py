@@ -25,7 +25,7 @@ class Unknown(msgspec.Struct, frozen=True):
     """An event this code does not know, kept and shown as it is; it blocks only its own run."""
 
     tag: str
-    body: Any
+    body: dict[str, Any]
 
 
 def encode_event(event: Event) -> bytes:
@@ -56,7 +56,17 @@ def look_at_event(tag: str, state: bytes, where: object = "?") -> Event | Unknow
     try:
         return decode_event(tag, state, where)
     except UnknownEvent:
-        return Unknown(tag, msgspec.json.decode(state))
+        return Unknown(tag, _body(tag, state, where))
+
+
+def _body(tag: str, state: bytes, where: object) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = msgspec.json.decode(state, type=dict)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise StoreCorrupt(
+            f"event {tag!r} at {_place(where)} does not fit its type: {error}; restore a backup"
+        ) from error
+    return found
 
 
 def _place(where: object) -> str:

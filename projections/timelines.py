@@ -14,7 +14,7 @@ from .fan_outs import FAN_OUTS
 from .gates import GATES
 from .lanes import MANY, Lane, Mark, in_order, merged
 from .own import fold_rows, records, step_records
-from .reading import RunClaimed
+from .reading import RunClaimed, RunFailed
 from .records import Record
 from .runs import RUNS
 from .step_row import StepRow
@@ -35,6 +35,8 @@ class Timeline(Struct, frozen=True):
     """By the time they begin."""
     marks: list[Mark]
     """When the second and every later owner took the run."""
+    traceback: str = ""
+    """Of the error that its handler failed with."""
 
     @property
     def start(self) -> datetime:
@@ -101,7 +103,13 @@ def timeline_of(rows: Sequence[Entry], *, full: bool = False, records: bool = Fa
     ]  # fmt: skip
     if not full and len(lanes) > MANY:
         lanes = merged(lanes)
-    return Timeline(runs[0], attempts, in_order(lanes), marks)
+    traceback = _traceback(rows) if runs[0].error_type else ""
+    return Timeline(runs[0], attempts, in_order(lanes), marks, traceback)
+
+
+def _traceback(rows: Sequence[Entry]) -> str:
+    failed = next((row for row in reversed(rows) if row.tag == "run.failed"), None)
+    return "" if failed is None else msgspec.json.decode(failed.state, type=RunFailed).error.traceback
 
 
 def claims(rows: Sequence[Entry]) -> list[Mark]:

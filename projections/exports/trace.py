@@ -14,7 +14,6 @@ from ...events.stream import Row
 from ..edges import STEP_EDGES
 from ..lanes import Lane, Segment
 from ..own import fold_rows
-from ..reading import Seen
 from ..timelines import Timeline, timeline_of
 
 Read = Callable[[str], Iterable[Row]]
@@ -51,7 +50,7 @@ def trace(runs: Sequence[str], read: Read) -> Iterator[str]:
 
 
 def _begin(rows: Iterable[Row]) -> datetime:
-    return datetime.fromisoformat(msgspec.json.decode(next(iter(rows)).state, type=Seen).at)
+    return next(iter(rows)).event().at
 
 
 def _edges(rows: Sequence[Row]) -> list[tuple[int, int]]:

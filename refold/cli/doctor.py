@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import asdict
 
 from ..events.clock import SystemClock, moment, to_datetime
 from ..events.errors import RefoldError, StoreReadOnly
+from ..events.registry import Unknown, look_at_event
 from ..events.store import SCHEMA_VERSION, Reading
 from ..projections import queries
 from ..projections.core import CORE
@@ -143,8 +143,8 @@ def _clock(store: Reading) -> Finding:
 def _last_at(store: Reading) -> datetime | None:
     position = store.position()
     for row in store.scan(max(position - 1, 0), 1):
-        body = msgspec.json.decode(row.state)
-        return moment(body.get("at")) if isinstance(body, dict) else None
+        event = look_at_event(row.tag, row.state, row)  # raises for one that is damaged
+        return moment(event.body.get("at")) if isinstance(event, Unknown) else event.at
     return None
 
 

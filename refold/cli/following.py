@@ -15,14 +15,19 @@ class Following:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store, self.run_id = store, run_id
         self.version = 0
-        self.scheduled = self.ended = self.attempts = 0
         self.running: dict[int, str] = {}
         self.retrying: dict[int, str] = {}
         self.timers: dict[int, Any] = {}
         self.waits: dict[int, str] = {}
         self.gates: dict[int, t.GateOpened] = {}
-        self.over = False
         self._keys: dict[int, str] = {}
+        self._ended: set[int] = set()
+        self._asked: dict[int, t.GateOpened] = {}
+
+    @property
+    def ended(self) -> int:
+        """How many steps have ended, and are not open again since."""
+        return len(self._ended)
 
     def read(self) -> list[Line]:
         """Take in the new events; returns what is worth a line of its own."""
@@ -35,17 +40,15 @@ class Following:
     def _apply(self, event: Any) -> Iterator[Line]:
         match event:
             case t.StepScheduled():
-                self.scheduled += 1
                 self._keys[event.step] = visible(event.key)
             case t.StepStarted():
-                self.attempts += 1
+                self._ended.discard(event.step)  # by hand: retried, reset
                 self.retrying.pop(event.step, None)
                 self.running[event.step] = self._keys[event.step]
             case t.StepCompleted() | t.StepFailed() | t.StepCancelled():
-                self.ended += 1
+                self._ended.add(event.step)
                 self.running.pop(event.step, None)
                 self.retrying.pop(event.step, None)
-                self._keys.pop(event.step, None)
             case t.StepAttemptFailed():
                 key = self.running.pop(event.step, self._keys[event.step])
                 self.retrying[event.step] = key
@@ -68,17 +71,26 @@ class Following:
                 if first is not None:
                     del self.waits[first]
             case t.GateOpened():
-                self.gates[event.gate] = event
+                self.gates[event.gate] = self._asked[event.gate] = event
             case t.GateClosed() | t.GateVoted() if isinstance(event, t.GateClosed) or event.decides:
                 self.gates.pop(event.gate, None)
-            case _ if isinstance(event, t.ENDS):
-                self.over = True
+            case t.RunRewound():
+                self._rewind(event)
+
+    def _rewind(self, event: t.RunRewound) -> None:
+        for known in (self._keys, self.running, self.retrying, self.timers, self.waits, self.gates):
+            for number in event.dropped:
+                known.pop(number, None)
+        self._ended.difference_update(event.dropped, event.steps)
+        self.timers.update(event.timers)
+        self.waits.update(event.waits)
+        self.gates.update({gate: self._asked[gate] for gate in event.gates})
 
     def line(self) -> Line:
         """`order-42  12 of 15 steps  running charge#1, ship#1`."""
         line: Line = [
             (visible(self.run_id), "bold"),
-            (f"  {self.ended} of {count(self.scheduled, 'step')}  ", ""),
+            (f"  {self.ended} of {count(len(self._keys), 'step')}  ", ""),
         ]
         if self.running:
             names = [*self.running.values()]

@@ -1,10 +1,13 @@
 """Everything about one run, for people: how it stands, its timeline, its troubles."""
 
 import gc
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from .. import engine
 from ..projections.timelines import Timeline
 from . import timeline
 from .screen import Screen
@@ -79,7 +82,8 @@ def troubles(screen: Screen, run: dict[str, Any], found: Timeline) -> None:
         screen.block(visible_lines(run["attention_reason"] or ""))
     if run["status"] in ("failed", "compensated", "compensation_failed") and run["error_type"]:
         screen.print()
-        screen.print(("failed with ", "bold red"), visible(run["error_type"]))
+        at = f"  {visible(place)}" if (place := own_place(found.traceback)) else ""
+        screen.print(("failed with ", "bold red"), visible(run["error_type"]), (at, "dim"))
         screen.block(visible_lines(run["error_message"] or ""))
     failures = [row for row in found.attempts if row.error_type]
     if failures:
@@ -87,6 +91,21 @@ def troubles(screen: Screen, run: dict[str, Any], found: Timeline) -> None:
         screen.print(("failed attempts", "dim"))
         for row in failures[-8:]:
             text = visible(f"{row.error_type}: {row.error_message}")
-            screen.print(f"  {visible(row.key)} attempt {row.attempt}  ", (clip(text, 200), "red"))
+            at = f"  {visible(place)}" if (place := own_place(row.traceback or "")) else ""
+            screen.print(
+                f"  {visible(row.key)} attempt {row.attempt}  ", (clip(text, 200), "red"), (at, "dim")
+            )
         if len(failures) > 8:
             screen.print((f"  and {len(failures) - 8} earlier ones: --json has all", "dim"))
+
+
+_FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
+_OURS = (str(Path(engine.__file__).parent), "/refold/engine/")
+_OTHERS = ("site-packages", "/lib/python3", "<")
+
+
+def own_place(traceback: str) -> str:
+    """`at app.py:12 in charge`: the innermost frame of a user's code; of a library's when there is none."""
+    frames = [frame for frame in _FRAME.findall(traceback) if not any(part in frame[0] for part in _OURS)]
+    own = [frame for frame in frames if not any(part in frame[0] for part in _OTHERS)] or frames
+    return "at {}:{} in {}".format(Path(own[-1][0]).name, *own[-1][1:]) if own else ""

@@ -5,6 +5,7 @@ import asyncio
 import shlex
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from .loading import load_workflows
 from .screen import Screen, complain
 from .stores import shared_url, store_url
 from .text import as_json, count, visible
+from .words import now
 
 LOOK_S = 0.1
 CATCH_UP_S = 1.0
+RETRIED = ("failed", "cancelled", "terminated")
 UNFINISHED = ("running", "waiting", "pending", "paused", "compensating")
 
 
@@ -90,7 +93,7 @@ async def _run(
     progress = Screen(sys.stderr)
     main = asyncio.current_task()
     assert main is not None
-    code = INTERRUPTED
+    code, began = INTERRUPTED, now()
 
     def terminate() -> None:
         nonlocal code
@@ -104,6 +107,7 @@ async def _run(
             earlier = await _unfinished(engine, args, flow)
             handle = await _start(engine, args, flow, arguments, labels)
             args.id = handle.id
+            args.over = _had_ended(engine, args.id, began)
             _say_which(args, flow, earlier, progress)
             if args.known:  # replay it now, though it may only wait: changed code is to be told at once
                 engine.worker.recovery.enqueue(handle.id)
@@ -111,6 +115,14 @@ async def _run(
     except asyncio.CancelledError:  # Ctrl-C cancels, too; by now the engine has shut down
         _say_how_to_go_on(args, progress)
         return code
+
+
+def _had_ended(engine: Engine, run_id: str, before: datetime) -> bool:
+    work, last = engine.store.work(run_id), engine.store.tail(run_id).version
+    if work is None or work.state != "done":
+        return False
+    ended: datetime = engine.store.read(run_id, last - 1, 1)[0].event().at
+    return ended < before
 
 
 async def _unfinished(engine: Engine, args: argparse.Namespace, flow: Workflow[Any, Any]) -> list[str] | None:
@@ -165,6 +177,7 @@ async def _watch(
         screen.raw(as_json({"run": handle.id, **outcome}))
     elif failure is not None:
         complain(failure)
+        _say_what_next(args, failure, progress)
     else:
         screen.raw(as_json(outcome["result"]))
     return OK if failure is None else FAILED
@@ -190,7 +203,12 @@ class Progress:
         if screen.terminal and args.known:
             self.following.read()
             steps = count(self.following.ended, "step")
-            screen.print((visible(args.id), "bold"), f" goes on: {steps} done before are not run again")
+            on = (
+                "had ended before: nothing is run now"
+                if args.over
+                else f"goes on: {steps} done before are not run again"
+            )
+            screen.print((visible(args.id), "bold"), f" {on}")
 
     async def follow(self) -> None:
         """Until cancelled."""
@@ -240,6 +258,22 @@ def _say_which(
         )
         complain(what, progress)
         _say_command(args, earlier[0], progress)
+
+
+def _say_what_next(args: argparse.Namespace, failure: RefoldError, progress: Screen) -> None:
+    """Whoever mends the code and gives the command again would see the same failure, and not know why."""
+    if not isinstance(failure, RunFailed | RunCancelled) or failure.status not in RETRIED:
+        return
+    if args.over:
+        progress.print(
+            "  it had ended before, and nothing was run now; to bring it back, keeping what it completed"
+        )
+    elif failure.status == "failed":
+        progress.print("  once that is mended, bring it back, and give this command again")
+    else:
+        return
+    command = ["refold", "retry", failure.run_id, "--store", store_url(args.store)]
+    progress.print("    ", visible(shlex.join(command)))
 
 
 def _say_how_to_go_on(args: argparse.Namespace, progress: Screen) -> None:

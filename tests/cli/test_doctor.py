@@ -15,7 +15,7 @@ from refold.events.clock import SystemClock
 from refold.events.open import open_store
 from refold.events.sqlite_file import File
 from refold.events.store import Append, Store, Unit
-from refold.events.stream import chain
+from refold.events.stream import Row, chain
 from tests.events.transfers import AT, put, scheduled, started
 
 Capture = pytest.CaptureFixture[str]
@@ -129,6 +129,14 @@ def test_events_of_a_newer_refold_are_told(capsys: Capture, store: Store) -> Non
     newer = findings(capsys)["read models"]
     assert "of types that this Refold does not know" in newer["found"]
     assert "upgrade" in newer["advice"]
+    store.close()
+
+
+def test_a_store_whose_last_event_is_damaged_is_broken(capsys: Capture, store: Store) -> None:
+    row = Row("open", 3, "step.completed", b"\xff", bytes(32))
+    store.commit([Unit((Append("open", 2, [row]),))])
+    found = findings(capsys, code=1)
+    assert "'step.completed' at open@3 does not fit its type" in found["store"]["found"]
     store.close()
 
 

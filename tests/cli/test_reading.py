@@ -50,7 +50,9 @@ def test_show_tells_steps_attempts_cost_and_times(filled: Shell) -> None:
     said = filled("show", "failed")
     assert "1 step, 2 attempts, 1 retry" in said
     assert "2 (2 failed)" in said
-    assert "refuse#1 attempt 1  ValueError: no" in said
+    assert "refuse#1 attempt 1  ValueError: no  at app.py:" in said
+    assert "in refuse\n" in said
+    assert "failed with StepFailed  at app.py:" in said  # where the handler called it
     shown = filled.json("show", "done")
     assert shown["run"]["cost_usd"] == "0.25"
     assert [(row["key"], row["attempt"], row["status"]) for row in shown["steps"]] == [

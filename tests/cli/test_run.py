@@ -49,8 +49,15 @@ def test_with_json_the_outcome_is_one_object(shell: Shell) -> None:
 
 
 def test_a_failed_run_ends_with_1_and_names_the_error(shell: Shell) -> None:
-    said = shell("run", "app.py:fails", "--id", "f1", code=1)
-    assert said == "refold: run 'f1' failed: StepFailed: step refuse#1 failed: ValueError: no\n"
+    said = shell("run", "app.py:fails", "--id", "f1", code=1).splitlines()
+    assert said == [
+        "refold: run 'f1' failed: StepFailed: step refuse#1 failed: ValueError: no",
+        "  once that is mended, bring it back, and give this command again",
+        "    refold retry f1 --store refold.db",
+    ]
+    again = shell("run", "app.py:fails", "--id", "f1", code=1).splitlines()
+    assert (again[0], again[2]) == (said[0], said[2])
+    assert "it had ended before, and nothing was run now" in again[1]
 
 
 # ---- kill -9 -------------------------------------------------------------------------------------

@@ -90,7 +90,17 @@ def test_run_tells_what_is_going_on_and_prints_the_result(shell: Shell) -> None:
     assert written.count(SHOW_CURSOR) == 2  # at once, for who is killed cannot, and at the end
     written = on_a_terminal(shell, "run", "app.py:many", "--id", "m", "--input", "3")
     assert written.splitlines()[-1].endswith("3")
-    assert "goes on: 3 steps done before" in on_a_terminal(shell, "run", "app.py:many", "--id", "m")
+    assert "had ended before: nothing is run now" in on_a_terminal(shell, "run", "app.py:many", "--id", "m")
+
+
+def test_a_run_that_was_brought_back_is_told_about_like_any_other(shell: Shell) -> None:
+    shell("run", "app.py:fails", "--id", "f", code=1)
+    shell("retry", "f")
+    written = on_a_terminal(shell, "run", "app.py:fails", "--id", "f")
+    assert "goes on: 0 steps done before" in written  # what failed is open again
+    assert "refuse#1 attempt" in written
+    assert "once that is mended, bring it back" in written
+    assert "Traceback" not in written
 
 
 def test_a_wide_table_fits_the_terminal(filled: Shell, tmp_path: Path) -> None:

@@ -241,6 +241,9 @@ def test_an_unknown_event_is_kept_and_only_blocks_who_needs_it() -> None:
         decode_event("step.teleported", b'{"to":"Mars"}', "run@7")
     assert error.value.tag == "step.teleported"
     assert look_at_event("step.teleported", b'{"to":"Mars"}') == Unknown("step.teleported", {"to": "Mars"})
+    for damaged in (b"\xff", b"", b"[1]", b"{"):
+        with pytest.raises(StoreCorrupt, match=r"'step.teleported' at r@3 does not fit its type"):
+            look_at_event("step.teleported", damaged, "r@3")
 
 
 def test_a_body_that_does_not_fit_its_type_is_damage() -> None:

@@ -12,10 +12,12 @@ from msgspec import Raw
 
 from refold import Context, Engine, Retry, RunFailed, current_step, step, workflow
 from refold.events import types as t
+from refold.events.errors import StoreCorrupt
 from refold.events.memory import MemoryStore
 from refold.events.stream import Row, Tail, chain
 from refold.projections.exports.cloud_events import cloud_event
 from refold.projections.exports.graph import COLOURS, dot, graph_of, mermaid
+from refold.projections.exports.trace import trace
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +167,15 @@ async def test_what_is_not_over_only_begins(engine: Engine) -> None:
     assert [(event["ph"], event["name"]) for event in events if event["ph"] in "XB"] == [
         ("B", "waits"), ("X", "wait for word"), ("B", "wait for another"),
     ]  # fmt: skip
+
+
+def test_a_run_that_is_damaged_from_its_start_is_named_by_every_drawing() -> None:
+    def read(run_id: str) -> list[Row]:
+        return [Row(run_id, 1, "run.started", b"\xff", b"", 1)]
+
+    for draw in (trace, mermaid, dot):
+        with pytest.raises(StoreCorrupt, match=r"'run\.started' at r@1 does not fit its type"):
+            list(draw(["r"], read))
 
 
 # ---- graphs ------------------------------------------------------------------------------------------------
