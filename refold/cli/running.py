@@ -26,7 +26,7 @@ from .following import Following
 from .given import parse_json, principal
 from .loading import load_workflows
 from .screen import Screen, complain
-from .stores import shared_url, store_url
+from .stores import looking, shared_url, store_url
 from .text import as_json, count, visible
 from .words import now
 
@@ -113,7 +113,7 @@ async def _run(
                 engine.worker.recovery.enqueue(handle.id)
             return await _watch(engine, handle, args, screen, progress)
     except asyncio.CancelledError:  # Ctrl-C cancels, too; by now the engine has shut down
-        _say_how_to_go_on(args, progress)
+        _say_how_to_go_on(args, progress, _ended_meanwhile(args))
         return code
 
 
@@ -276,9 +276,24 @@ def _say_what_next(args: argparse.Namespace, failure: RefoldError, progress: Scr
     progress.print("    ", visible(shlex.join(command)))
 
 
-def _say_how_to_go_on(args: argparse.Namespace, progress: Screen) -> None:
+def _ended_meanwhile(args: argparse.Namespace) -> bool:
+    """What ran was let finish, and it was the run's last step."""
+    if args.id is None or store_url(args.store).startswith("memory://"):
+        return False
+    with looking(args.store) as store:
+        work = store.work(args.id)
+    return work is not None and work.state == "done"
+
+
+def _say_how_to_go_on(args: argparse.Namespace, progress: Screen, ended: bool) -> None:
     if args.id is None:
         complain("stopped", progress)
+        return
+    if ended:
+        complain("stopped; the run has ended meanwhile. How, tells", progress)
+        show = ["refold", "show", args.id, "--store", store_url(args.store)]
+        progress.print("  ", visible(shlex.join(show)))
+        progress.flush()
         return
     complain("stopped; everything done so far is stored. It goes on with", progress)
     _say_command(args, args.id, progress)
