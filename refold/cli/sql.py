@@ -28,6 +28,8 @@ STEPS = 20_000
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _PRAGMAS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info"}
+_UNSAFE = {"load_extension", "fts3_tokenizer"}
+"""Functions that load code, or take an address for code."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Row = Sequence[Any]
@@ -71,6 +73,7 @@ def _connected(store: Reading, views: Views) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path} to read it: {error}") from error
+        connection.text_factory = _text
         connection.set_authorizer(_authorize)
         connection.set_progress_handler(lambda: 0, STEPS)  # where Python notices Ctrl-C
         yield connection
@@ -96,9 +99,14 @@ def _attach(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("ATTACH ? AS log", (f"{uri}&immutable=1",))
 
 
+def _text(raw: bytes) -> str:
+    """One damaged event must not hide the others: what is no UTF-8 is written out."""
+    return raw.decode(errors="backslashreplace")
+
+
 def _authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
     if action == sqlite3.SQLITE_FUNCTION:
-        return sqlite3.SQLITE_DENY if second == "load_extension" else sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY if second in _UNSAFE else sqlite3.SQLITE_OK
     if action in _ALLOWED or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS):
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
@@ -131,8 +139,8 @@ def _unique(names: list[str]) -> list[str]:
     """`id`, `id_2`: two columns of one name would be one in JSON."""
     found: list[str] = []
     for name in names:
-        again = sum(other == name or other.startswith(f"{name}_") for other in found)
-        found.append(name if name not in found else f"{name}_{again + 1}")
+        numbered = (f"{name}_{number}" for number in range(2, len(names) + 2))
+        found.append(name if name not in found else next(new for new in numbered if new not in found))
     return found
 
 

@@ -162,7 +162,7 @@ def test_a_second_copy_of_the_code_is_told(
 
 def test_packages_that_do_not_fit_are_broken(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = ["anyio<4", "nowhere-to-be-found>=1", "rich>=13.9; extra == 'x'"]
-    monkeypatch.setattr(machine.metadata, "requires", lambda name: needed)
+    monkeypatch.setattr("refold.cli.machine.metadata.requires", lambda name: needed)
     found = findings(capsys, code=1)["packages"]["found"]
     assert found.startswith("anyio ")
     assert "nowhere-to-be-found is missing" in found
@@ -174,7 +174,7 @@ def test_packages_that_do_not_fit_are_broken(capsys: Capture, monkeypatch: pytes
 
 
 def test_an_old_sqlite_is_broken(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.sqlite3, "sqlite_version_info", (3, 31, 1))
+    monkeypatch.setattr("refold.cli.machine.sqlite3.sqlite_version_info", (3, 31, 1))
     assert "3.35.0 or newer" in findings(capsys, code=1)["sqlite"]["advice"]
 
 

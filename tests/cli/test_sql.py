@@ -85,6 +85,7 @@ CHANGES = (
     "pragma journal_mode = delete", "pragma log.user_version = 7", "attach 'other.db' as other",
     "detach log", "select load_extension('x')", "with x as (select 1) delete from runs",
     "select 1; delete from runs", "explain delete from runs",
+    "select fts3_tokenizer('simple')", "vacuum into 'other.db'",
 )  # fmt: skip
 
 
@@ -121,6 +122,12 @@ def test_two_columns_of_one_name_both_come(capsys: Capture) -> None:
     assert json.loads(asked(capsys, "select 1 as a, 2 as a, 3 as a", "--json")) == [
         {"a": 1, "a_2": 2, "a_3": 3}
     ]
+    assert asked(capsys, "select 1 as a, 2 as a_3, 3 as a") == "a\ta_3\ta_2\n1\t2\t3\n"
+
+
+def test_an_event_that_is_no_text_does_not_hide_the_others(capsys: Capture) -> None:
+    query = "select cast(state as text) as event from (select x'ff61' as state union all select 'b')"
+    assert asked(capsys, query) == "event\n\\xffa\nb\n"
 
 
 def test_on_a_terminal_it_is_a_table_or_a_block_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
