@@ -342,7 +342,7 @@ class Engine(Talking, Repairing):
     def export(
         self, run_id: str | None = None, format: str = "jsonl", *, family: bool = False
     ) -> Iterator[str]:
-        """A run, or the whole store, as lines of text with their line feeds: `file.writelines(engine.export())`.
+        """A run, or the whole store, as lines with their line feeds: `file.writelines(engine.export())`.
 
         Args:
             run_id: of the run; None: everything there is.

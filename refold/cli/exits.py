@@ -12,4 +12,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 """SIGTERM."""
 
-EPILOG = "exit codes: 0 fine · 1 what was asked about failed · 2 usage · 3 store or run refused · 130 Ctrl-C · 143 SIGTERM"
+EPILOG = (
+    "exit codes: 0 fine · 1 what was asked about failed · 2 usage · 3 store or run refused · "
+    "130 Ctrl-C · 143 SIGTERM"
+)
