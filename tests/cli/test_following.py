@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
+from refold.cli import watching
+from refold.events import types as t
+from refold.events.memory import MemoryStore
+from refold.events.stream import Row
 from tests.cli.shell import PATIENCE_S, REFOLD, Shell
+from tests.events.transfers import AT, put, scheduled, started
 
 WAITING = '[{"total": "12.50", "note": "wait"}]'
 
@@ -43,6 +48,20 @@ def test_in_a_pipe_each_event_is_a_line_as_it_comes_until_the_run_ends(waiting: 
     assert "run.completed" in rest.splitlines()[-1]
     assert len(others.splitlines()) == len(rest.splitlines())
     assert waiting("show", "o1", "--follow") == waiting("events", "o1")
+
+
+def test_an_end_that_comes_between_two_looks_is_not_lost() -> None:
+    class EndsAfterARead(MemoryStore):
+        def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
+            rows = super().read(stream, after, limit)
+            if after and not rows:
+                put(self, "r", t.RunTerminated(id="e", at=AT))
+            return rows
+
+    store = EndsAfterARead()
+    put(store, "r", started(), scheduled(1))
+    followed = [row.tag for row in watching._events(store, "r", store.read("r"))]
+    assert followed == ["run.started", "step.scheduled", "run.terminated"]
 
 
 class Terminal:
