@@ -96,6 +96,7 @@ class PostgresStore(LibraryRecorder):
 
     def _carefully(self, connection: Connection[Any], units: Sequence[Unit]) -> list[Refusal | None]:
         """Look where all streams are, then store what fits; again when somebody else was there in between."""
+        met: Exception | None = None
         for _ in range(TRIES):
             try:
                 with connection.transaction():
@@ -103,9 +104,9 @@ class PostgresStore(LibraryRecorder):
                     self._store(connection, batch, mail, notify)
                 self._own += bool(batch.rows)
                 return refusals
-            except _MET_ANOTHER as met:
-                last = met
-        raise StoreError(f"cannot write {self.url}: others were faster each time; try again") from last
+            except _MET_ANOTHER as error:
+                met = error
+        raise StoreError(f"cannot write {self.url}: others were faster each time; try again") from met
 
     def _admitted(
         self, connection: Connection[Any], units: Sequence[Unit]
@@ -191,12 +192,12 @@ class PostgresStore(LibraryRecorder):
         """What a connection answers; a second one is asked when the first turns out to have been cut."""
         server = self._server
         try:
-            try:
-                with server.reading() as connection:
+            with server.reading() as connection:
+                try:
                     return ask(connection)
-            except psycopg.OperationalError:
-                if not connection.closed:
-                    raise
+                except psycopg.OperationalError:
+                    if not connection.closed:
+                        raise
             with server.reading(fresh=True) as connection:
                 return ask(connection)
         except (psycopg.Error, UnicodeError) as error:
@@ -302,18 +303,24 @@ class PostgresStore(LibraryRecorder):
             raise self._busy(*self._executor())
         try:
             connection = server.connect()
-            (free,) = connection.execute(
-                self._queries["hold"], {"key": server.address.key("executor")}
-            ).fetchone() or (False,)
-            if not free or (living := self._rows("living")):
+            try:
+                self._hold_with(connection, owner)
+            except BaseException:
                 connection.close()
-                raise self._busy(*(self._executor() if not free else _named(*living[0])))
-            since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
-            named = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
-            connection.execute(self._queries["set_executor"], named)
+                raise
         except psycopg.Error as error:
             raise server.typed(error, "hold") from error
         self._holding = connection
+
+    def _hold_with(self, connection: Connection[Any], owner: str) -> None:
+        key = {"key": self._server.address.key("executor")}
+        if connection.execute(self._queries["hold"], key).fetchone() != (True,):
+            raise self._busy(*self._executor())
+        if living := self._rows("living"):
+            raise self._busy(*_named(*living[0]))
+        since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
+        named = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
+        connection.execute(self._queries["set_executor"], named)
 
     def _busy(self, name: str, holder: Holder) -> StoreBusy:
         return StoreBusy(f"{self.url} is held by {name}: stop that one first", name)

@@ -23,7 +23,7 @@ class Leases:
     def __init__(
         self,
         server: Server,
-        queries: dict[str, Any],
+        queries: dict[str, bytes],
         ask: Callable[..., list[tuple[Any, ...]]],
         holder: Callable[[], str],
     ) -> None:

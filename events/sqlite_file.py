@@ -61,7 +61,7 @@ class File:
         self._readers: list[sqlite3.Connection] = []
         if not create and not path.exists():
             raise StoreError(f"no store at {path}; give the path of an existing one")
-        if not create and path.is_file() and path.stat().st_size == 0:
+        if not create and path.is_file() and path.stat().st_size <= 1:  # SQLite takes one byte for none
             raise StoreCorrupt(f"{path} is empty: it is no store, or one that was cut to nothing; restore it")
         try:
             self._open()
