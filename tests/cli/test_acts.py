@@ -82,6 +82,23 @@ async def asks(ctx: Context, parcel: str) -> list[object]:
 
 
 @workflow
+async def twice(ctx: Context) -> None:
+    await asyncio.gather(ctx.approval("This?"), ctx.approval("That?"))
+
+
+@workflow
+async def moves(ctx: Context, times: int) -> str:
+    if times:
+        ctx.continue_as_new(times - 1)
+    return str(await ctx.wait_for_event("courier"))
+
+
+@workflow
+async def above(ctx: Context) -> str:
+    return await ctx.child(moves, 1)
+
+
+@workflow
 async def family(ctx: Context) -> None:
     await ctx.child(asks, "p")
 
@@ -128,6 +145,31 @@ async def test_a_vote_for_the_parent_is_told_of_the_child_that_waits_for_it(door
         assert "refold approve p1~1" in await door.beside("approve", "p1", "--by", "ana", code=3)
         said = await door.beside("approve", "p1~1", "--by", "ana")
         assert "the approval of ana at ship#1 is stored for run p1~1" in said
+
+
+async def test_of_two_open_gates_the_one_that_is_meant_must_be_named(door: Door) -> None:
+    async with door.engine(twice) as e:
+        handle = await e.start(twice, id="p1")
+        await waiting(e, "p1")
+        refused = await door.beside("approve", "p1", code=3)
+        assert "approval#1" in refused
+        assert "approval#2" in refused
+        await door.beside("approve", "p1", "--gate", "approval#2")
+        await seen(handle, t.GateVoted)
+        assert [vote.gate for vote in of(handle, t.GateVoted)] == [2]
+
+
+async def test_what_is_said_to_a_run_reaches_the_one_that_it_went_on_as(door: Door) -> None:
+    async with door.engine(above, moves) as e:
+        handle = await e.start(above, id="p1")
+        await until(lambda: (work := e.store.work("p1~1~r2")) is not None and work.state == "waiting")
+        said = door("why", "p1")
+        assert "went on as another run" not in said
+        assert "which waits for the event courier" in said
+        assert "stored for run p1~1~r2" in await door.beside(
+            "signal", "p1~1", "courier", "--payload", '"bike"'
+        )
+        assert await handle.result() == "7"
 
 
 async def test_pause_resume_and_terminate_tell_how_the_run_stands_now(door: Door) -> None:

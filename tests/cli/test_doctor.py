@@ -140,6 +140,17 @@ def test_a_store_whose_last_event_is_damaged_is_broken(capsys: Capture, store: S
     store.close()
 
 
+def test_an_event_that_could_not_be_folded_is_told(capsys: Capture, store: Store) -> None:
+    store.commit([Unit((Append("open", 2, [Row("open", 3, "step.completed", b"\xff", bytes(32))]),))])
+    put(store, "later", started())
+    findings(capsys)
+    found = findings(capsys)["read models"]
+    assert found["found"].startswith("up to date; ")
+    assert "could not be folded" in found["found"]
+    assert "refold rebuild" in found["advice"]
+    store.close()
+
+
 def test_a_clock_that_went_back_is_told(
     capsys: Capture, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
