@@ -82,16 +82,17 @@ def test_a_family_survives_a_kill_at_every_moment(server: Server, case: str, par
 def test_whoever_writes_to_a_run_may_do_so_whenever_somebody_dies(
     server: Server, case: str, part: int
 ) -> None:
-    """Killed at every moment: one time with letters to those who wait, the next time at that very moment."""
+    """Killed at every third moment, in turn with letters to those who wait and at that very moment."""
     moments, deaths = calm(server, case), 0
-    for moment in range(1, moments + 1)[part :: WRITTEN_TO[case]]:
-        if moment // WRITTEN_TO[case] % 2:
+    some = range(1, moments + 1, 3)[part :: WRITTEN_TO[case]]
+    for turn, moment in enumerate(some):
+        if turn % 2:
             outcome = play(server, case, moment)
         else:
             outcome = play(server, case, moment, 1 + moment % 6, first=moment)
         check(case, outcome)
         deaths += len(outcome.deaths)
-    assert deaths > moments // WRITTEN_TO[case]
+    assert deaths > 0.8 * len(some)
 
 
 @pytest.mark.parametrize("case", ["relay", "board", "steady", "doomed", "cancelled"])
@@ -135,9 +136,9 @@ def test_every_case_survives_many_kills_at_random_moments(server: Server, case: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["board", "steady", "mended", "relay"])
+@pytest.mark.parametrize("case", WRITTEN_TO)
 def test_every_case_survives_letters_and_kills_at_every_moment(server: Server, case: str) -> None:
     moments = calm(server, case)
     for moment in range(1, moments + 1):
-        for first in (1, moment - 2, moment, moment + 2):
+        for first in (1, moment - 2, moment, moment + 2, IDLE):
             check(case, play(server, case, moment, 1 + moment % 6, first=max(1, first)))
