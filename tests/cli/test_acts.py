@@ -95,7 +95,7 @@ async def moves(ctx: Context, times: int) -> str:
 
 @workflow
 async def above(ctx: Context) -> str:
-    return await ctx.child(moves, 1)
+    return str(await ctx.child(moves, 1))
 
 
 @workflow
@@ -169,7 +169,7 @@ async def test_what_is_said_to_a_run_reaches_the_one_that_it_went_on_as(door: Do
         assert "stored for run p1~1~r2" in await door.beside(
             "signal", "p1~1", "courier", "--payload", '"bike"'
         )
-        assert await handle.result() == "7"
+        assert await handle.result() == "bike"
 
 
 async def test_pause_resume_and_terminate_tell_how_the_run_stands_now(door: Door) -> None:
