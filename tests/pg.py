@@ -56,6 +56,11 @@ def server(**options: Any) -> Iterator[str]:
     who: dict[str, Any] = {}
     if os.geteuid() == 0:
         user = _unprivileged()
+        if not all(place.stat().st_mode & 0o001 for place in (found, *found.parents)):
+            shutil.copytree(
+                found.parent, f"{folder}/server", symlinks=True
+            )  # below a home that is closed to it
+            found = Path(f"{folder}/server/bin")
         os.chown(folder, user.pw_uid, user.pw_gid)
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
