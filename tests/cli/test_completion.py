@@ -56,6 +56,7 @@ def test_bash_completes_commands_options_choices_and_run_ids(
         "signal order-1 go --pay": ["--payload"],
         f"show --store {door.path} order": ["order-1", "order-2"],
         f"cancel --by ana --store {door.path} par": ["parcel-1"],
+        f"export order-1 --store {door.path} par": ["parcel-1"],
         f"why --store {door.path} ": ["order-1", "order-2", "parcel-1"],
         "signal order-1 ": [],
         "cancel --by ": [],

@@ -5,9 +5,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from msgspec import Raw
 
 from refold import Context, Engine, Handle, RunFailed, step, workflow
+from refold.events import types as t
+from refold.events.memory import MemoryStore
+from refold.projections.picture import LANES, picture, timeline_of
 from tests.engine.kit import until
+from tests.events.transfers import AT, put, started
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +79,19 @@ async def test_the_rules_of_a_picture_find_a_breach(tmp_path: Path) -> None:
     for bad in ("<div><script>x</script></div>", '<div onclick="x"/>', '<div style="background:url(x)"/>'):
         with pytest.raises(AssertionError):
             words(bad)
+
+
+async def test_more_lanes_than_anybody_reads_are_counted() -> None:
+    store = MemoryStore()
+    steps = [
+        t.StepScheduled(id=f"s{n}", at=AT, step=n, name=f"s{n}", key=f"s{n}#1", args=Raw(b"[]"))
+        for n in range(1, LANES + 11)
+    ]
+    put(store, "r", started(), *steps)
+    html = picture(timeline_of(store.read("r")), AT)
+    assert "and 10 lanes more" in words(html)
+    assert f">s{LANES}<" in html
+    assert f">s{LANES + 1}<" not in html
 
 
 async def test_it_needs_no_style_sheet_and_paints_no_background(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from refold.events.errors import (
     StoreBusy,
     StoreCorrupt,
 )
-from refold.events.lines import Content, End, Header, read_log
+from refold.events.lines import Content, End, Header, Writer, read_log
 from refold.events.memory import MemoryStore
 from refold.events.sqlite import SQLiteStore
 from refold.events.store import Append, Unit
@@ -198,6 +198,15 @@ def test_a_longer_run_here_is_compared_where_that_in_the_file_ends() -> None:
     put(store, "b", started("other"), scheduled(1), scheduled(2))
     with pytest.raises(StartConflict, match="run 'b' has another history here;"):
         import_log(store, exported(sample(), ["b"]))
+
+
+def test_a_log_without_a_content_that_it_refers_to_is_refused_before_anything_is_stored() -> None:
+    writer, rows = Writer(), [item for item in read_log(exported(sample())) if isinstance(item, Row)]
+    lines = [writer.header("0", 3, None, len(rows)), *map(writer.event, rows), writer.end(4)]
+    store = MemoryStore()
+    with pytest.raises(StoreCorrupt, match=r"ends without the content .* version 4 of stream 'a' refers to"):
+        import_log(store, lines)
+    assert contents(store) == ([], [], {})
 
 
 def test_a_store_that_is_damaged_says_so_after_an_import(tmp_path: Path) -> None:

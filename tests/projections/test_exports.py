@@ -44,7 +44,12 @@ async def refuse() -> None:
 
 @workflow
 async def below(ctx: Context, n: int) -> int:
-    return await load(n)
+    return await load(await load(n))
+
+
+@workflow
+async def fails(ctx: Context) -> None:
+    await refuse()
 
 
 @workflow
@@ -113,6 +118,8 @@ def test_what_is_no_json_and_what_has_no_id_becomes_a_cloud_event_all_the_same()
     assert (odd["id"], odd["subject"], b64decode(odd["data_base64"])) == ("a@3", "a", b"\xff\x00")
     key = cloud_event(Row("key/k é", 1, "key.taken", b'{"run_id":"a"}', b""))
     assert (key["source"], key["subject"], key["id"]) == ("/refold/key/k%20%C3%A9", "a", "key/k é@1")
+    for none in (b"", b"0" * 32, b"F" * 32, b"x"):
+        assert "traceparent" not in cloud_event(Row("a", 1, "odd", b'{"trace":"%b"}' % none, b""))
 
 
 # ---- Chrome traces ---------------------------------------------------------------------------------------
@@ -189,6 +196,19 @@ async def test_the_graph_says_what_depended_on_what(engine: Engine) -> None:
     assert [labels[number] for number in graph.first()] == ["load"]
     assert graph.leads_to == [(f"{NASTY}~1", "child")]
     assert {node.label: node.status for node in graph.nodes}["refuse"] == "failed"
+
+
+async def test_a_step_that_was_taken_back_and_called_again_is_one_node() -> None:
+    async with Engine(MemoryStore(), workflows=[fails]) as engine:
+        handle = await engine.start(fails, id="r")
+        with pytest.raises(RunFailed):
+            await handle.result()
+        await engine.retry("r", keep=False)
+        with pytest.raises(RunFailed):
+            await handle.result()
+        rows = engine.store.read("r")
+        assert sum(row.tag == "step.scheduled" for row in rows) > 1  # control
+        assert [node.label for node in graph_of(rows).nodes] == ["refuse#2"]
 
 
 ID = r"r\d+(?:s\d+)?"

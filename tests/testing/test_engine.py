@@ -1,14 +1,15 @@
 """`TestEngine`: time passes, steps are stood in for, answers come, crashes are survived."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from refold import ConfigurationError, Context, Engine, RunFailed, Settings, Workflow, workflow
+from refold import ConfigurationError, Context, Engine, RunFailed, Settings, Workflow, step, workflow
 from refold.events import types as t
 from refold.events.memory import MemoryStore
 from refold.testing import MockError, NothingHappens, TestEngine
@@ -81,14 +82,15 @@ async def test_what_is_due_earlier_happens_earlier_also_in_one_long_advance() ->
             order.append(number)
 
         await asyncio.gather(*map(nap, days))
+        await nap(1)  # begins when the longest is over, and not at the end of the advance
         return order
 
     async with TestEngine(workflows=[naps], skip=False) as engine:
         handle = await engine.start(naps, [3, 1, 2])
         await engine.advance(10 * DAY_S)
         fired = [event for event in handle.events() if isinstance(event, t.TimerFired)]
-        assert await handle.result() == [1, 2, 3]
-        assert [event.at - START for event in fired] == [timedelta(days=n) for n in (1, 2, 3)]
+        assert await handle.result() == [1, 2, 3, 1]
+        assert [event.at - START for event in fired] == [timedelta(days=n) for n in (1, 2, 3, 4)]
 
 
 async def test_a_body_that_takes_real_time_times_out_as_it_would_outside() -> None:
@@ -143,6 +145,22 @@ async def test_a_mock_stands_in_for_the_body_and_keeps_what_it_was_called_with()
         assert (call.args, call.kwargs) == (("visa", 500), {})
         assert (call.key, call.attempt, call.idempotency_key) == ("charge#1", 1, "order-1/charge#1")
     assert CARDS == []
+
+
+async def test_a_mock_gets_what_the_body_would_get() -> None:
+    @step
+    async def pay(at: datetime, cents: Decimal) -> str:
+        return "never"
+
+    @workflow
+    async def buys(ctx: Context) -> str:
+        return await pay(START, cents=Decimal("4.50"))
+
+    async with TestEngine(workflows=[buys]) as engine:
+        mock = engine.mock(pay, side_effect=lambda at, cents: f"{at:%Y} {cents}")
+        assert await engine.run(buys) == "2026 4.50"
+        (call,) = mock.calls
+        assert (call.args, call.kwargs) == ((START,), {"cents": Decimal("4.50")})
 
 
 async def test_without_a_mock_the_real_body_runs_unless_the_engine_is_strict() -> None:
@@ -236,14 +254,15 @@ async def test_a_mock_that_contradicts_itself_is_refused(options: dict[str, Any]
 
 async def test_the_voters_that_it_takes_vote_and_rules_have_names_and_an_end() -> None:
     @workflow
-    async def twice(ctx: Context) -> list[list[str]]:
+    async def thrice(ctx: Context) -> list[list[str]]:
         first = await ctx.approval("A?", voters=["ana", "bo", "cy"], approvers=2, name="budget")
         second = await ctx.approval("B?", timeout=60, on_timeout="continue")
-        return [first.approvals, second.approvals]
+        third = await ctx.approval("C?", timeout=60, on_timeout="continue", name="budget")
+        return [first.approvals, second.approvals, third.approvals]
 
-    async with TestEngine(workflows=[twice]) as engine:
+    async with TestEngine(workflows=[thrice]) as engine:
         rule = engine.approve_when_asked("budget", times=1)
-        assert await engine.run(twice) == [["ana", "bo"], []]
+        assert await engine.run(thrice) == [["ana", "bo"], [], []]
         assert rule.replies == 1
 
 
