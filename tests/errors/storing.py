@@ -71,7 +71,7 @@ def a_folder(folder: Path) -> None:
 
 @meets("StoreCorrupt", "… is empty: it is no store, or one that was cut to nothing; restore it")
 def look_at_an_empty_file(folder: Path) -> None:
-    (folder / "log.db").touch()
+    (folder / "log.db").write_text("\n")  # SQLite makes a database of one byte, too
     open_store(folder / "log.db", create=False)
 
 
