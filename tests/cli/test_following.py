@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from refold.cli import watching
+from refold.cli import main, watching
 from refold.events import types as t
 from refold.events.memory import MemoryStore
 from refold.events.stream import Row
@@ -30,7 +30,9 @@ def waiting(shell: Shell) -> Shell:
     return shell
 
 
-def test_in_a_pipe_each_event_is_a_line_as_it_comes_until_the_run_ends(waiting: Shell) -> None:
+def test_in_a_pipe_each_event_is_a_line_as_it_comes_until_the_run_ends(
+    waiting: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain = waiting.start("show", "o1", "--follow")
     objects = waiting.start("show", "o1", "--follow", "--json")
     assert plain.stdout is not None
@@ -47,7 +49,11 @@ def test_in_a_pipe_each_event_is_a_line_as_it_comes_until_the_run_ends(waiting: 
     assert "signal.received" in rest.splitlines()[0]
     assert "run.completed" in rest.splitlines()[-1]
     assert len(others.splitlines()) == len(rest.splitlines())
-    assert waiting("show", "o1", "--follow") == waiting("events", "o1")
+    told = []
+    for command in (["show", "o1", "--follow"], ["events", "o1"]):
+        assert main([*command, "--store", str(waiting.folder / "refold.db")]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
 
 
 def test_an_end_that_comes_between_two_looks_is_not_lost() -> None:
