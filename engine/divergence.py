@@ -10,7 +10,7 @@ from .commands import Command, StepCommand, describe_event, event_number
 from .inspect import format_stacks, frames, snapshots
 
 ADVICE = (
-    "put the code back, guard the change, or start a new run; "
+    "put the code back, guard the change with ctx.patched, or start a new run; "
     "nothing was written, and the run goes on when the code asks for what the log has"
 )
 
