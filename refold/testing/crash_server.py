@@ -5,6 +5,7 @@ event loop and no connection, so forking it is safe, as a test runner may not be
 """
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -68,8 +69,9 @@ class Server:
 
     def _say(self, message: Any) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: whoever waits for its answer says so
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
 
 
 def _place(part: Any) -> list[str]:

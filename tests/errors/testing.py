@@ -109,11 +109,20 @@ def ask_a_dead_process(folder: Path) -> None:
     door.read("r")
 
 
+class Broken(io.StringIO):
+    """A pipe to a process that has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
 def answered(answer: str) -> Any:
-    """What `durable_crash(kill=True)` says when its other process answers so."""
+    """What `durable_crash(kill=True)` says when its other process answers so, or has ended."""
     server = object.__new__(crash_server.Server)
     server._cases, server._folder = 0, Path()
-    server._process = SimpleNamespace(stdin=io.StringIO(), stdout=io.StringIO(answer))  # type: ignore[assignment]
+    server._process = SimpleNamespace(  # type: ignore[assignment]
+        stdin=io.StringIO() if answer else Broken(), stdout=io.StringIO(answer)
+    )
     return server.play(1, 0)
 
 
