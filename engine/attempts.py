@@ -10,13 +10,15 @@ from ..events.types import Event
 class AttemptState:
     """Attempts of one step."""
 
-    __slots__ = ("attempt", "began_at", "failures", "phase", "pure", "retry_at", "started_id")
+    __slots__ = ("attempt", "began_at", "crashes", "failures", "phase", "pure", "retry_at", "started_id")
 
     def __init__(self) -> None:
         self.attempt = 0
         """Number of the last attempt begun."""
         self.failures = 0
         """Attempts that failed; interrupted ones do not count against `Retry.max_attempts`."""
+        self.crashes = 0
+        """Attempts in a row that ended with their process."""
         self.phase = "scheduled"
         """`scheduled`, `started`, `backoff`, `interrupted` (outcome unknown), `in_doubt` (and a person must
         say) or `released` (to begin anew)."""
@@ -47,7 +49,12 @@ class Attempts(dict[int, AttemptState]):
     def failed(self, step: int, retry_at: datetime) -> None:
         state = self[step]
         state.failures += 1
+        state.crashes = 0
         state.phase, state.retry_at = "backoff", retry_at
+
+    def doubted(self, step: int) -> None:
+        """A person must say; who says "again" gives it as many crashes as before."""
+        self[step].phase, self[step].crashes = "in_doubt", 0
 
     def reopened(self, step: int, attempt: int, cut_off: bool = False) -> None:
         """A repair opened the step again after so many attempts; what one that was cut off did is unknown."""
@@ -65,9 +72,10 @@ class Attempts(dict[int, AttemptState]):
                 self.failed(event.step, event.retry_at)
             elif isinstance(event, t.StepInterrupted):
                 self[event.step].phase = "interrupted"
+                self[event.step].crashes += event.reason == "crash"
             elif isinstance(event, t.StepReleased):
                 self[event.step].phase = "released"
             elif isinstance(event, t.StepInDoubt):
-                self[event.step].phase = "in_doubt"
+                self.doubted(event.step)
             elif isinstance(event, t.StepCompleted | t.StepFailed | t.StepSkipped | t.StepCancelled):
                 self.pop(event.step, None)

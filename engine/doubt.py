@@ -9,6 +9,10 @@ from ..events.errors import ConfigurationError
 from .bodies import Body, Outcome, timed_out
 from .callee import Callee
 
+MAX_CRASHES = 10
+"""So many attempts of a step may end with their process, one after the other; then a person must say. A step
+that kills its process would else take everything down with it, for ever."""
+
 
 class Happened(Struct, frozen=True):
     """A probe says: the cut-off attempt had its effect; this is the step's result."""
@@ -100,11 +104,13 @@ def _decide(live: Any, step: int) -> None:
     """Nobody knows: do as the step's options say."""
     flight, unknown = live.flight, live.run.steps[step].step.options.unknown
     state = flight.attempts[step]
-    if unknown == "retry":
+    crashes = state.crashes
+    if unknown == "retry" and crashes < MAX_CRASHES:
         flight.start_again([step])
-    elif unknown == "ask":
-        state.phase = "in_doubt"
-        live.note(t.StepInDoubt(step=step, attempt=state.attempt, **live.head()))
+    elif unknown in ("retry", "ask"):
+        flight.attempts.doubted(step)
+        why = f"its process died {crashes} times in a row while it ran" if unknown == "retry" else ""
+        live.note(t.StepInDoubt(step=step, attempt=state.attempt, reason=why, **live.head()))
     else:
         failure = t.Failure(
             type="StepInterrupted",

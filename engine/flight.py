@@ -223,6 +223,11 @@ class Flight:
         if not (live.lost or live.host.closing or live.fold.paused):
             self.recover(step)
 
+    def may_repeat(self, step: int) -> bool:
+        """Whether a step that was cut off may simply run again."""
+        options = self._run.steps[step].step.options
+        return options.repeats_unknown and self.attempts[step].crashes < doubt.MAX_CRASHES
+
     def recover(self, step: int) -> None:
         """Go on with a step whose last attempt has an unknown outcome."""
         doubt.recover(self._live, step)
@@ -272,6 +277,7 @@ class Flight:
             if state.phase == "started":
                 head = self._live.head(state.started_id)
                 cut.append(t.StepInterrupted(step=step, attempt=state.attempt, **head))
+                state.crashes += 1
                 state.phase = "interrupted"  # a paused run is resumed later: see `not_begun`
             if state.phase in ("started", "interrupted"):
                 unknown.append(step)

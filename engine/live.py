@@ -362,7 +362,7 @@ class LiveRun:
         pause.release(self)
         steps = self.run.steps
         unknown = [step for step in unknown if step in steps]
-        repeat = [step for step in unknown if steps[step].step.options.repeats_unknown]
+        repeat = [step for step in unknown if self.flight.may_repeat(step)]
         self.flight.start_again(sorted([*(step for step in again if step in steps), *repeat]))
         self.deadlines.arm(waiting)
         for step in unknown:
