@@ -11,9 +11,9 @@ import msgspec
 from ..events.errors import ConfigurationError, ValueRefused
 from .exits import OK
 from .screen import Screen
-from .stores import list_runs, looking
+from .stores import executor_of, list_runs, looking
 from .text import Span, as_json, clip, clock, seconds, usd, visible, visible_lines
-from .words import blocked, now, status_span, took
+from .words import NOBODY, blocked, now, status_span, took
 
 
 def runs(args: argparse.Namespace, screen: Screen) -> int:
@@ -24,6 +24,7 @@ def runs(args: argparse.Namespace, screen: Screen) -> int:
             page = list_runs(store, filters)
         except ValueRefused as error:  # a value of the command line's
             raise ConfigurationError(str(error)) from None
+        nobody = executor_of(store) is None
     if args.json:
         screen.raw(as_json({"runs": page.runs, "cursor": page.cursor}))
         return OK
@@ -36,6 +37,8 @@ def runs(args: argparse.Namespace, screen: Screen) -> int:
         ("run", "workflow", "status", "started (UTC)", "took", "steps", "cost", "note"), rows,
         right="took steps cost", flex=7,
     )  # fmt: skip
+    if nobody and any(row["status"] in ("running", "pending") for row in page.runs):
+        screen.print((NOBODY, "yellow"))
     if page.cursor:
         screen.print(("more: add --limit, or --cursor ", "dim"), (f"'{visible(page.cursor)}'", "dim"))
     return OK

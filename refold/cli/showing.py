@@ -7,10 +7,10 @@ from ..projections.timelines import Timeline, timeline_of
 from .exits import OK
 from .portrait import draw, uncollected
 from .screen import Screen
-from .stores import looking
+from .stores import executor_of, looking
 from .text import as_json
 from .watching import follow
-from .words import stream_of
+from .words import NOBODY, stream_of
 
 
 def show(args: argparse.Namespace, screen: Screen) -> int:
@@ -19,6 +19,7 @@ def show(args: argparse.Namespace, screen: Screen) -> int:
         rows = stream_of(store, args.run)
         if args.follow:
             return follow(args, screen, store, rows)
+        executed = executor_of(store) is not None
     with uncollected():
         found = timeline_of(rows, full=args.all or args.json, records=args.json)
         if args.json:
@@ -26,6 +27,8 @@ def show(args: argparse.Namespace, screen: Screen) -> int:
             screen.raw(as_json(everything))
         else:
             draw(screen, found)
+            if not executed and found.run.ended_at is None:
+                screen.print((NOBODY, "yellow"))
     return OK
 
 

@@ -16,7 +16,7 @@ from .reading import event_as_json, print_event
 from .screen import Page, Screen
 from .stores import executor_of
 from .text import count, visible
-from .words import now
+from .words import NOBODY, now
 
 LOOK_S = 0.1
 """How often to ask the store whether anybody has written, which takes 10 µs."""
@@ -89,9 +89,7 @@ def _page(screen: Screen, found: Timeline, *, executed: bool) -> Page:
     for line in timeline.lines(page, lanes, found.start, now(), found.marks):
         page.print(line)
     if not executed:
-        page.print(
-            ("  nobody executes the store now, so nothing will happen: refold worker FILE.py", "yellow")
-        )
+        page.print((f"  {NOBODY}", "yellow"))
     page.print((f"  following {visible(found.run.run_id)}; Ctrl-C leaves it as it is", "dim"))
     return page
 

@@ -24,6 +24,9 @@ STATUS_STYLES = {
     "compensation_failed": "bold red",
 }
 
+NOBODY = "nobody executes the store now, so nothing will happen: refold worker FILE.py"
+"""Of runs that are not over, as the log says: who executed them may have been killed."""
+
 
 def status_span(status: str) -> Span:
     """A status in its colour."""

@@ -17,7 +17,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 MASKS = [
-    (re.compile(r"(?<=  )0 s  .*|^ *· waiting .*"), ""),
+    (re.compile(r"(?<=  )(0 s |▼ |owner \d+ ▼).*|^ *· waiting .*"), ""),
     (re.compile(r"\b\d{4}-\d\d-\d\d(T| )?"), ""),
     (re.compile(r"\b\d\d:\d\d(:\d\d(\.\d+)?)?( UTC|Z|\+00:00)?"), "TIME"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "DIGEST"),
