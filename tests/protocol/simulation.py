@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from refold.engine import (
+    doubt as doubt_module,
     engine as engine_module,
     following as following_module,
     starting as starting_module,
@@ -268,6 +269,7 @@ def simulated(choices: Sequence[int] = ()) -> Iterator[SimLoop]:
         patch.setattr(following_module, "monotonic", loop.time)
         patch.setattr(worker_module, "Watchdog", _NoWatchdog)
         patch.setattr(following_module, "POLL_S", 0.1)
+        patch.setattr(doubt_module, "MAX_CRASHES", 1_000_000)  # owners that do not know of each other
         patch.setattr(starting_module, "new_seed", lambda clock: next(seeds))
         patch.setattr(engine_module, "new_owner", lambda: f"owner-{next(owners)}-{PROCESS.get()}")
         asyncio.set_event_loop(loop)
