@@ -67,7 +67,7 @@ def test_the_second_time_nothing_is_installed(clone: Clone) -> None:
     assert clone.dev("test", "-k", "log").returncode == 0
     assert "-m pip install" in clone.notes.read_text()
     assert clone.dev("test", "-k", "log").returncode == 0
-    assert clone.notes.read_text() == "-m pytest -n 2 -k log\n"
+    assert clone.notes.read_text() == "-m pytest -n 3 -k log\n"
 
 
 def test_the_site_is_built_and_looked_at(clone: Clone) -> None:
