@@ -64,11 +64,11 @@ def calm(server: Server, case: str) -> int:
 
 
 @pytest.mark.parametrize(("case", "part"), [(case, part) for case, n in ALONE.items() for part in range(n)])
-def test_a_family_survives_a_kill_at_every_moment(server: Server, case: str, part: int) -> None:
-    """And every eighth one followed by four early deaths of those who take over."""
+def test_a_family_survives_a_kill_at_every_second_moment(server: Server, case: str, part: int) -> None:
+    """And every tenth one followed by four early deaths of those who take over."""
     moments, deaths, planned = calm(server, case), 0, 0
-    kills: list[tuple[int, ...]] = [(moment,) for moment in range(1, moments + 1)]
-    kills += [(m, *(1 + m * k % (6 + k) for k in (1, 3, 5, 7))) for m in range(1, moments + 1, 8)]
+    kills: list[tuple[int, ...]] = [(moment,) for moment in range(1, moments + 1, 2)]
+    kills += [(m, *(1 + m * k % (6 + k) for k in (1, 3, 5, 7))) for m in range(1, moments + 1, 10)]
     for some in kills[part :: ALONE[case]]:
         outcome = play(server, case, *some)
         check(case, outcome)
@@ -82,9 +82,9 @@ def test_a_family_survives_a_kill_at_every_moment(server: Server, case: str, par
 def test_whoever_writes_to_a_run_may_do_so_whenever_somebody_dies(
     server: Server, case: str, part: int
 ) -> None:
-    """Killed at every third moment, in turn with letters to those who wait and at that very moment."""
+    """Killed at every fourth moment, in turn with letters to those who wait and at that very moment."""
     moments, deaths = calm(server, case), 0
-    some = range(1, moments + 1, 3)[part :: WRITTEN_TO[case]]
+    some = range(1, moments + 1, 4)[part :: WRITTEN_TO[case]]
     for turn, moment in enumerate(some):
         if turn % 2:
             outcome = play(server, case, moment)
@@ -133,6 +133,14 @@ def test_every_case_survives_many_kills_at_random_moments(server: Server, case: 
     for _ in range(150):
         kills = [chance.randint(1, 1 + moments // 2) for _ in range(chance.randint(1, 8))]
         check(case, play(server, case, *kills, first=chance.choice([IDLE, chance.randint(1, moments)])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ALONE)
+def test_a_family_survives_five_kills_from_every_moment_on(server: Server, case: str) -> None:
+    for moment in range(1, calm(server, case) + 1):
+        check(case, play(server, case, moment))
+        check(case, play(server, case, moment, *(1 + moment * k % (6 + k) for k in (1, 3, 5, 7))))
 
 
 @pytest.mark.slow

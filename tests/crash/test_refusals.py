@@ -13,7 +13,7 @@ def test_a_refused_append_costs_nothing_but_time(server: Server, flow: str, kind
     """`note`: the stranger wrote a fact; `twin`: the same activation, as another owner would have."""
     calm = server.unkilled(flow)
     refused = 0
-    for commit in range(2, calm.commits + 1):
+    for commit in range(2, calm.commits + 1, 2):
         outcome = server.play(flow, stranger=commit, stranger_kind=kind, reference=reference_of(flow))
         assert outcome.problems == [], f"refused at commit {commit}"
         assert outcome.result == calm.result
