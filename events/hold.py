@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from .clock import SystemClock, to_datetime
 from .errors import StoreBusy, StoreError, StoreFull, StoreReadOnly
@@ -48,6 +49,12 @@ class Holder(Struct, frozen=True):
     pid: int = 0
     host: str = ""
     since: str = ""
+
+
+def this_process(owner: str) -> Holder:
+    """This process, as it names itself when it begins to execute a store."""
+    since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
+    return Holder(owner, os.getpid(), os.uname().nodename, since)
 
 
 def holder_of(path: Path) -> Holder | None:
@@ -102,10 +109,9 @@ class Hold:
 
     def acquire(self, owner: str) -> None:
         """Take the lock or raise `StoreBusy` with the name of the holder."""
-        since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
-        note = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
+        note = json.dumps(asdict(this_process(owner)))
         try:
-            while not self._try(json.dumps(note)):
+            while not self._try(note):
                 pass
         except OSError as error:
             raise self._typed(error) from error

@@ -1,20 +1,18 @@
 """The store on a PostgreSQL server: no lock in the append path, one round trip for most commits."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 from zlib import crc32
 
 import psycopg
-from msgspec.structs import astuple
+from msgspec.structs import asdict, astuple
 from psycopg import Connection, errors
 
 from .admission import admit
 from .blobs import checked
-from .clock import SystemClock, to_datetime
 from .errors import AppendRefused, StoreBusy, StoreError
-from .hold import Holder
+from .hold import Holder, this_process
 from .postgres_batch import Batch, name_of, text_of, texts
 from .postgres_leases import Leases
 from .postgres_library import LibraryRecorder
@@ -154,7 +152,7 @@ class PostgresStore(LibraryRecorder):
         server, left = self._server, iter(units)
         with server.lock:
             try:
-                connection = server.writer()
+                connection, own = server.writer(), 0
                 with connection.transaction():
                     while some := list(islice(left, UNITS)):
                         refusals, batch, mail, notify = self._admitted(connection, some)
@@ -162,7 +160,8 @@ class PostgresStore(LibraryRecorder):
                             if refusal is not None:
                                 raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
                         self._store(connection, batch, mail, notify)
-                        self._own += bool(batch.rows)
+                        own += bool(batch.rows)
+                self._own += own  # not before: a refused one takes all of them back
             except psycopg.Error as error:
                 server.drop_writer()
                 raise server.typed(error, "write") from error
@@ -318,9 +317,7 @@ class PostgresStore(LibraryRecorder):
             raise self._busy(*self._executor())
         if living := self._rows("living"):
             raise self._busy(*_named(*living[0]))
-        since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
-        named = {"owner": owner, "pid": os.getpid(), "host": os.uname().nodename, "since": since}
-        connection.execute(self._queries["set_executor"], named)
+        connection.execute(self._queries["set_executor"], asdict(this_process(owner)))
 
     def _busy(self, name: str, holder: Holder) -> StoreBusy:
         return StoreBusy(f"{self.url} is held by {name}: stop that one first", name)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from msgspec.structs import asdict
 from psycopg import Connection
 
-from .clock import SystemClock, to_datetime
 from .errors import StoreBusy, StoreError
+from .hold import this_process
 from .postgres_batch import name_of, text_of, texts
 from .postgres_server import Server
 
@@ -45,15 +46,8 @@ class Leases:
 
     def join(self, owner: str, ttl: float) -> None:
         """Live for `ttl` seconds. Raises `StoreError`."""
-        since = to_datetime(SystemClock().now()).isoformat(timespec="seconds")
-        me = {
-            "owner": owner,
-            "pid": os.getpid(),
-            "host": os.uname().nodename,
-            "since": since,
-            "place": _place(),
-        }
-        if not self._write("join", ttl=ttl, key=self._server.address.key("executor"), **me):
+        key = self._server.address.key("executor")
+        if not self._write("join", ttl=ttl, key=key, place=_place(), **asdict(this_process(owner))):
             raise StoreBusy(
                 f"{self._server.address.url} is held by {self._holder()}; nothing executes "
                 "meanwhile: try again"
@@ -104,6 +98,8 @@ class Leases:
 
     def ended(self, runs: list[str]) -> list[str]:
         """Those that are done."""
+        if not runs:  # most of the time nobody waits for a run that is elsewhere
+            return []
         return [name_of(run) for (run,) in self._ask("ended", runs=texts(runs))]
 
     def workers(self) -> list[tuple[Any, ...]]:
