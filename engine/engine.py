@@ -27,11 +27,14 @@ from ..projections.projection import Projection
 from .bodies import StepWrapper
 from .claims import claims_of
 from .closing import to_its_end
+from .executors import Executor, check_executors, check_place
 from .family import Along
 from .handle import Handle
 from .lookup import Runs
+from .named import named_steps
 from .names import check_name, check_run_id, run_to_find
 from .read_models import ReadModels
+from .remote import check_not_loading_main
 from .repairing import Repairing
 from .settings import Settings
 from .starting import (
@@ -75,6 +78,7 @@ class Engine(Talking, Repairing):
         clock: replace time in tests.
         projections: read models of your own, kept up beside the ones that every store has.
         step_wrappers: `async def wrapper(info, call)` around the body of every step, the first outermost.
+        executors: clusters by name, for the steps with `run_in="NAME"`; see `refold.executors`.
 
     Raises:
         StoreBusy: on entering: another process executes this store; the message names it.
@@ -91,12 +95,18 @@ class Engine(Talking, Repairing):
         clock: Clock | None = None,
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
+        executors: Mapping[str, Executor] | None = None,
     ) -> None:
+        check_not_loading_main()
         _check_parts(store, settings, clock)
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
         self.execute = execute
         self.workflows = register(workflows, self.settings)
+        self._executors = check_executors(executors or {})
+        for flow in self.workflows.values() if execute else ():
+            for step in named_steps(flow):
+                check_place(step, self._executors)
         self._given = store if store is not None else os.environ.get("REFOLD_STORE", DEFAULT_STORE)
         self._store: Store | None = None
         self._holds = False
@@ -121,6 +131,7 @@ class Engine(Talking, Repairing):
                 self._holds = True
                 self._worker = Worker(store, self.workflows, self.clock, owner, self.settings, claims)
                 self._worker.bodies.around = self._around
+                self._worker.bodies.elsewhere.executors = self._executors
                 self._worker.start()
             if self.settings.projections and self.execute:
                 self._views = ReadModels(store, self._projections)
