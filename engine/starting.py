@@ -13,22 +13,21 @@ from typing import Any, cast
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import asdict
 
 from ..events import codec, types as t
 from ..events.clock import Clock, new_event_id, new_seed, new_trace_id
 from ..events.errors import ConfigurationError, RefoldError, StartConflict
 from ..events.store import Append, Store, Unit
-from ..events.stream import Tail, chain
+from ..events.stream import KEYS, Tail, chain
 from . import artifacts, guard
 from .commands import clip
 from .family import Along, stored_start
 from .names import is_number
+from .placement import AT_ONCE, Placement
 from .settings import Settings
 from .step import LONGEST_S
 from .workflow import Workflow
-
-KEYS = "key/"
-"""Prefix of the streams that hold start keys."""
 
 Registry = dict[tuple[str, str], Workflow[Any, Any]]
 """Workflows by name and version."""
@@ -172,7 +171,7 @@ def taken_by(store: Store, key: str, run_id: str | None, digest: str) -> str | N
 def start_of(
     flow: Workflow[Any, Any], args: Raw, settings: Settings, at: datetime, *, key: str, trigger: str,
     attributes: Mapping[str, Any] | None, trace: str | None, timeout: float | None, by: str,
-    clock: Clock | None = None,
+    clock: Clock | None = None, place: Placement = AT_ONCE,
 ) -> t.RunStarted:  # fmt: skip
     """The first event of a run. Raises `ValueRefused`, `ConfigurationError`."""
     return t.RunStarted(
@@ -180,6 +179,7 @@ def start_of(
         attributes=plain_attributes(attributes or {}), trigger=trigger, runtime=flow.runtime,
         timeout_s=check_timeout(timeout, flow), max_depth=settings.max_depth,
         files=artifacts.root(settings.files), id=new_event_id(), at=at, by=by, trace=trace or new_trace_id(),
+        **asdict(place),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from .family import Along, Newborn
 from .following import Following
 from .idle import Idle
 from .live import LiveRun, Told
+from .placement import may_wait
 from .recovery import RETRY_S, Recovery
 from .run import Run
 from .settings import Settings
@@ -132,7 +133,8 @@ class Worker:
     ) -> None:  # fmt: skip
         """Store a new run and begin it; `told` hears when that is durable, or why it is refused."""
         # Never two handlers of one run: whoever asks for an id that is on its way is told once it is stored.
-        if run_id in self.live or self.recovery.holds(run_id) or not self.has_room or self.closing:
+        on_its_way = run_id in self.live or self.recovery.holds(run_id)
+        if on_its_way or not self.has_room or self.closing or may_wait(started):
             self._store_start(run_id, started, along, told)
             return
         run = Run(flow, run_id, started)
@@ -204,12 +206,15 @@ class Worker:
         return len(self.live) - len(self._idle) < self.settings.max_active
 
     def _store_start(self, run_id: str, started: t.RunStarted, along: Along, told: Told) -> None:
-        """Too many runs are busy: this one is stored now and begun later."""
+        """This run is stored now and begun later: too many are busy, or it has to wait for its turn."""
 
         def stored(error: RefoldError | None) -> None:
             if error is None:
                 self.claims.let_go(run_id)  # another worker may have room
-                self.recovery.enqueue(run_id)
+                if may_wait(started):
+                    self.look_again()
+                else:
+                    self.recovery.enqueue(run_id)
             told(error)
 
         self.log.append(start_unit(run_id, started, along), stored, retry=False)

@@ -7,12 +7,11 @@ from msgspec.structs import asdict
 
 from .registry import look_at_event
 from .store import Store
-from .stream import INBOX, Row
+from .stream import INBOX, Row, is_run
 from .types import Event
 from .work import Work, WorkFold
 
 _BATCH = 5_000
-_KEYS = "key/"
 TRIES = 3
 
 
@@ -32,7 +31,7 @@ def fold_work(rows: Iterable[Row]) -> dict[str, tuple[Work, int]]:
     for row in rows:
         if row.stream.endswith(INBOX):
             mail[row.stream.removesuffix(INBOX)] = row.version
-        elif not row.stream.startswith(_KEYS):
+        elif is_run(row.stream):
             event = look_at_event(row.tag, row.state, row)
             if isinstance(event, Event):
                 folds.setdefault(row.stream, WorkFold(row.stream)).apply(event)
