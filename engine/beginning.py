@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 from ..events import errors, types as t
 from ..events.clock import Clock, new_run_id, to_datetime
 from ..events.errors import ConfigurationError
-from ..events.store import Store, Unit
+from ..events.store import Post, Store, Unit
 from ..events.stream import KEYS
 from .family import Along
 from .handle import Handle
+from .locks import Locks, hold
 from .names import check_name, check_run_id
 from .placement import placement
 from .settings import Settings
@@ -86,6 +87,7 @@ class Beginning:
 
         Raises:
             StartConflict: the id or key belongs to a run of another workflow or with other input.
+            Locked: another run holds the concurrency key; the refusal is recorded.
             ValueRefused: an argument does not fit the handler's annotation, or has no JSON form.
             ConfigurationError: bad id, or not a workflow this engine has.
             StoreError: nothing was started.
@@ -112,14 +114,26 @@ class Beginning:
             trace=trace_id, timeout=timeout, by=by, clock=self.clock, place=place,
         )  # fmt: skip
         extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
+
+        async def begin(posts: tuple[Post, ...] = ()) -> None:
+            await self._store_start(flow, run_id, started, extra + Along(posts=posts))
+
         try:
-            await self._store_start(flow, run_id, started, extra)
-        except errors.AppendRefused as refused:
+            if started.lock:
+                await hold(self.store, self._append, run_id, started, started, begin, named=id or "")
+            else:
+                await begin()
+        except (errors.AppendRefused, errors.Locked) as refused:
             found = existing_run(self.store, id, key, flow, digest)
             if found is None:
                 raise refused
             return Handle(self, found, flow)
         return Handle(self, run_id, flow)
+
+    @property
+    def locks(self) -> Locks:
+        """Who holds which concurrency key: `engine.locks.holder("/srv/data")`."""
+        return Locks(self)
 
     async def run(self, workflow: Workflow[..., R], *args: Any, **options: Any) -> R:
         """`start` and wait for the result."""

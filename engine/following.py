@@ -141,5 +141,7 @@ class Following:
             worker.recovery.enqueue(run_id)
         found = sum(run_id not in worker.blocked for run_id in due)
         more = newborn or found >= limit  # those that did not fit on the page are due, too
+        for run_id in worker.claims.asked(worker.blocked):
+            blocked.take_requests(worker, run_id)  # every worker may have left it out: whoever sees it, acts
         self.starved = worker.room == 0
         self.look_at = 0.0 if more else worker.store.next_due(now) or float("inf")

@@ -135,7 +135,7 @@ class PostgresStore(LibraryRecorder):
 
     def _tails(self, connection: Connection[Any], units: Sequence[Unit]) -> dict[str, Tail]:
         names = {append.stream for unit in units for append in unit.appends}
-        names.update(post.run_id + INBOX for unit in units for post in unit.posts)
+        names.update(post.stream for unit in units for post in unit.posts)
         found = connection.execute(self._queries["tails"], {"streams": texts(sorted(names))})
         return {name_of(stream): Tail(version, last) for stream, version, last in found}
 

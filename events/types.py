@@ -26,6 +26,7 @@ from .inbox_events import (
     SignalSent,
     VoteSent,
 )
+from .lock_events import LockFreed, LockRefused, LockTaken
 from .run_events import (
     Ancestor,
     AttributesChanged,
@@ -136,6 +137,9 @@ __all__ = [
     "RunContinued",
     "RunDismissed",
     "RunFailed",
+    "LockFreed",
+    "LockRefused",
+    "LockTaken",
     "RunPaused",
     "RunReopened",
     "RunResumed",
@@ -247,3 +251,16 @@ ENDS: tuple[type[Event], ...] = (
     RunCompensationFailed,
     RunTerminated,
 )
+    ScheduleCreated,
+    ScheduleChanged,
+    SchedulePaused,
+    ScheduleResumed,
+    ScheduleTriggered,
+    ScheduleBackfilled,
+    ScheduleFired,
+    ScheduleBuffered,
+    ScheduleSkipped,
+    ScheduleDeleted,
+    LockTaken,
+    LockFreed,
+    LockRefused,
