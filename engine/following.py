@@ -137,11 +137,11 @@ class Following:
                 newborn = True  # its row does not say yet that it has begun: an empty inbox for each child
             elif not live.lost:
                 worker.drain_inbox(live)
+        for run_id in worker.claims.asked(worker.blocked):
+            blocked.take_requests(worker, run_id)  # every worker may have left it out: whoever sees it, acts
         for run_id in worker.claims.ended(worker.ends.awaited() - worker.live.keys()):
             worker.recovery.enqueue(run_id)
         found = sum(run_id not in worker.blocked for run_id in due)
         more = newborn or found >= limit  # those that did not fit on the page are due, too
-        for run_id in worker.claims.asked(worker.blocked):
-            blocked.take_requests(worker, run_id)  # every worker may have left it out: whoever sees it, acts
         self.starved = worker.room == 0
         self.look_at = 0.0 if more else worker.store.next_due(now) or float("inf")
