@@ -9,6 +9,7 @@ from ..events.clock import Clock, new_run_id, to_datetime
 from ..events.errors import ConfigurationError
 from ..events.store import Post, Store, Unit
 from ..events.stream import KEYS
+from ..events.triggers import Trigger
 from .family import Along
 from .handle import Handle
 from .locks import Locks, hold
@@ -61,7 +62,7 @@ class Beginning:
         delay: float | None = None,
         run_on: str | None = None,
         lock: str | None = None,
-        trigger: str = "manual",
+        trigger: str | Trigger = "manual",
         by: str = "user",
     ) -> Handle[R]:
         """Store a new run, durable when this returns, and begin it.
@@ -82,7 +83,7 @@ class Beginning:
             delay: the same, in seconds from now.
             run_on: tag that a worker must have to execute it.
             lock: concurrency key: another run that has not ended may hold it, then this one is refused.
-            trigger: what started it, for people.
+            trigger: what started it: a word, or a `Trigger` (`refold.triggers`) with what belongs to it.
             by: who started it.
 
         Raises:
@@ -94,8 +95,9 @@ class Beginning:
         """
         flow = self._registered(workflow)
         run_id = check_run_id(id) if id is not None else new_run_id()
-        for value, what in ((key, "start key"), (by, "by"), (trigger, "trigger"), (trace_id, "trace id")):
-            if value is not None or what in ("by", "trigger"):
+        check_name(by, "by")
+        for value, what in ((key, "start key"), (trace_id, "trace id")):
+            if value is not None:
                 check_name(value, what)
         packed = flow.encode_args(args)
         digest = input_digest(flow.name, packed)

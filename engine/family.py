@@ -77,7 +77,8 @@ def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -
         workflow=workflow.name, workflow_version=workflow.version, args=event.args,
         seed=seed_below(above.seed, event.run_id),
         attributes={name: value for name, value in parent.ctx.attributes.items() if name != "title"},
-        trigger="parent", runtime=workflow.runtime, timeout_s=workflow.options.timeout or 0.0,
+        trigger="parent", is_triggered_by_hook=above.is_triggered_by_hook, runtime=workflow.runtime,
+        timeout_s=workflow.options.timeout or 0.0,
         ancestors=(*above.ancestors, Ancestor(parent.run_id, above.workflow)), child=event.child,
         detached=event.detached, max_depth=above.max_depth, files=above.files, id=new_event_id(),
         at=event.at, by=above.by, cause=event.id, trace=above.trace,
@@ -99,7 +100,7 @@ def next_of(live: Any, event: t.RunContinued) -> tuple[Newborn, Along]:
         attributes=run.ctx.attributes, trigger="continue_as_new", runtime=run.workflow.runtime,
         timeout_s=before.timeout_s, ancestors=before.ancestors, child=before.child, detached=before.detached,
         max_depth=before.max_depth, continued_from=run.run_id, carried=carried, files=before.files,
-        lock=before.lock,
+        lock=before.lock, is_triggered_by_hook=before.is_triggered_by_hook,
         spent_before=spent, id=new_event_id(), at=event.at, by=before.by, cause=event.id, trace=before.trace,
     )  # fmt: skip
     return born(event.next_run, run.workflow, started)

@@ -12,12 +12,12 @@ from ..events.stream import LOCKS
 from .names import check_name
 
 TRIES = 1_000
-"""How often a key is looked at anew when others write to its stream meanwhile: each time one of them got on."""
+"""How often a key is looked at anew when others write to its stream meanwhile: each time one of them has."""
 
 
 async def hold(
-    store: Store, append: Callable[[Unit], Awaitable[None]], run_id: str, started: t.RunStarted, cause: t.Event,
-    begin: Callable[[tuple[Post, ...]], Awaitable[None]], *, named: str | None = None,
+    store: Store, append: Callable[[Unit], Awaitable[None]], run_id: str, started: t.RunStarted,
+    cause: t.Event, begin: Callable[[tuple[Post, ...]], Awaitable[None]], *, named: str | None = None,
 ) -> None:  # fmt: skip
     """Call `begin` with the message that gives the run its key, to store both in one unit.
 

@@ -72,8 +72,8 @@ class Repairing:
 
         Of a run whose compensation failed, exactly what could not be undone is tried again.
 
-        Raises `ActRefused` for a run that has not ended or ended otherwise, `Locked` when another run holds its
-        concurrency key by now, `RunNotFound`, `StoreError`.
+        Raises `ActRefused` for a run that has not ended or ended otherwise, `Locked` when another run holds
+        its concurrency key by now, `RunNotFound`, `StoreError`.
         """
         check_text(reason, "reason")
         history = self._ended_history(run_id)

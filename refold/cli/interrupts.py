@@ -15,7 +15,7 @@ TURN_S = 1.0
 
 
 async def heeding(work: Coroutine[Any, Any, int]) -> int:
-    """Do the work; the first Ctrl-C counts as two, which strike wherever the program is, when the loop stands.
+    """Do the work; when the loop stands still the first Ctrl-C counts as two, and strikes where it is.
 
     The second is sent by a thread: the main one is busy. What it breaks off is a handler, or a step that was
     declared `async` and blocks; the log has all that was stored before.

@@ -1,4 +1,4 @@
-"""Concurrency keys: of many starts with one key one wins, its run holds the key to its end, whatever the end."""
+"""Concurrency keys: of many starts with one key one wins, and its run holds the key to its end."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -46,7 +46,7 @@ async def fails(ctx: Context) -> None:
     raise ValueError("no")
 
 
-@workflow(compensate_on={"failure"})
+@workflow(compensate_on=["failure"])
 async def undoes(ctx: Context) -> None:
     await undoable(1)
     await ctx.wait_for_event("go")
@@ -76,7 +76,7 @@ def story(store: Store, key: str = KEY) -> list[tuple[str, str]]:
 
 
 def holders_of(store: Store, key: str = KEY) -> set[str]:
-    """By a fold of the whole stream; fails when ever two runs held it at once, or one frees what it has not."""
+    """By a fold of the whole stream; fails when two runs held it at once, or one freed what it had not."""
     held: set[str] = set()
     for row in store.read(LOCKS + key):
         event = row.event()
@@ -91,7 +91,9 @@ def holders_of(store: Store, key: str = KEY) -> set[str]:
     return held
 
 
-async def test_of_fifty_starts_at_once_one_wins_and_the_others_are_told_who_and_recorded(place: Place) -> None:
+async def test_of_fifty_starts_at_once_one_wins_and_the_others_are_told_who_and_recorded(
+    place: Place,
+) -> None:
     """D05."""
     async with engine(place, *FLOWS) as e:
         outcomes = await asyncio.gather(
@@ -163,7 +165,9 @@ async def test_the_same_start_again_is_the_same_run_and_no_conflict(place: Place
     """D05, D06."""
     async with engine(place, *FLOWS) as e:
         first = await e.start(waits, id="r", key="k", lock=KEY)
-        assert (await e.start(waits, id="r", lock=KEY)).id == (await e.start(waits, key="k", lock=KEY)).id == "r"
+        assert (
+            (await e.start(waits, id="r", lock=KEY)).id == (await e.start(waits, key="k", lock=KEY)).id == "r"
+        )
         assert story(e.store) == [("taken", "r")]
         await first.terminate()
 
@@ -256,4 +260,3 @@ async def test_the_key_is_kept_while_nobody_executes_the_run(place: Place) -> No
         await e.signal("r", "go", 1)
         await (await e.get("r")).result()
         assert e.locks.holder(KEY) is None
-
