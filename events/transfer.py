@@ -336,7 +336,8 @@ class _Arrival:
         new = [run_id for run_id in self.folds if self.streams[run_id].added]
         for start in range(0, len(new), PAGE):
             yield Unit(works=tuple(self.folds[run_id].row() for run_id in new[start : start + PAGE]))
-        for run_id, started in sorted(self.locked.items(), key=lambda one: self.folds[one[0]].state != "done"):
+        over_first = sorted(self.locked.items(), key=lambda one: self.folds[one[0]].state != "done")
+        for run_id, started in over_first:
             lock = self.keys.get(started.lock) or locks.look_at(self.store, started.lock)
             over = self.folds[run_id].state == "done"
             if self.streams[run_id].added and (posts := locks.brought(lock, run_id, started, over)):
