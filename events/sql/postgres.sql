@@ -46,7 +46,31 @@ WITH admitted AS (
         IS DISTINCT FROM (excluded.state, excluded.due_at, excluded.seen, excluded.generation,
             excluded.status, excluded.version, excluded.workflow)
 )
-SELECT fine, CASE WHEN fine AND %(notify)s::bool THEN pg_notify(%(channel)s, '')::text END FROM admitted
+SELECT fine FROM admitted
+
+-- name: append_rows
+-- The same where there are rows only, as in most steps: a quarter of the server's time less.
+WITH admitted AS (
+    SELECT NOT EXISTS (
+        SELECT FROM unnest(%(heads)s::text[], %(expected)s::bigint[], %(after)b::bytea[])
+            AS head (stream, expected, after)
+        WHERE head.expected > 0 AND (
+            SELECT head.after = ''::bytea OR last.hash = head.after FROM refold.stored_events AS last
+            WHERE last.originator_id = head.stream AND last.originator_version = head.expected) IS NOT TRUE
+    ) AS fine
+), numbered AS (
+    INSERT INTO refold.commits (size) SELECT %(size)s::int FROM admitted WHERE fine AND %(size)s::int > 0
+    RETURNING id
+), stored AS (
+    INSERT INTO refold.stored_events
+    SELECT row.stream, row.version, row.tag, row.state, row.hash, numbered.id, row.place - 1
+    FROM unnest(%(streams)s::text[], %(versions)s::bigint[], %(tags)s::text[], %(states)b::bytea[],
+        %(hashes)b::bytea[]) WITH ORDINALITY AS row (stream, version, tag, state, hash, place), numbered
+)
+SELECT fine FROM admitted
+
+-- name: hint
+SELECT pg_notify(%(channel)s, '')
 
 -- name: lock_inboxes
 -- Who writes to an inbox waits for who is doing so: else of many, all but one would have to begin again.
