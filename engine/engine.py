@@ -31,6 +31,8 @@ from .lookup import Runs
 from .names import run_to_find
 from .read_models import ReadModels
 from .repairing import Repairing
+from .schedule_plan import Schedule
+from .schedules import Schedules
 from .settings import Settings
 from .starting import register
 from .talking import Talking
@@ -61,6 +63,7 @@ class Engine(Beginning, Talking, Repairing):
         execute: False: only talk to the store (start, signal, cancel, look), another process executes.
         settings: see `Settings`.
         clock: replace time in tests.
+        schedules: what starts runs by itself; made, or changed, on entering (`refold.schedules`).
         projections: read models of your own, kept up beside the ones that every store has.
         step_wrappers: `async def wrapper(info, call)` around the body of every step, the first outermost.
 
@@ -77,6 +80,7 @@ class Engine(Beginning, Talking, Repairing):
         execute: bool = True,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        schedules: Iterable[Schedule] = (),
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
     ) -> None:
@@ -90,6 +94,7 @@ class Engine(Beginning, Talking, Repairing):
         self._holds = False
         self._worker: Worker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._declared = tuple(schedules)
         self._projections = (*CORE, *projections)
         self._around = compose(step_wrappers)
         self._views: ReadModels | None = None
@@ -102,6 +107,7 @@ class Engine(Beginning, Talking, Repairing):
         given, self._loop = self._given, asyncio.get_running_loop()
         self._store = store = open_store(given) if isinstance(given, str | os.PathLike) else given
         try:
+            self.schedules.declare(store, self._declared)
             if self.execute:
                 owner = new_owner()
                 claims = claims_of(store, owner, self.settings.lease_ttl, self.settings.lease_refresh)
@@ -166,6 +172,11 @@ class Engine(Beginning, Talking, Repairing):
         if self._worker is None:
             raise ConfigurationError("this engine does not execute: make it with Engine(…, execute=True)")
         return self._worker
+
+    @property
+    def schedules(self) -> Schedules:
+        """What starts runs by itself: `create`, `list`, `next`, `pause` …"""
+        return Schedules(self)
 
     # ---- talking to runs
 

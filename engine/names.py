@@ -59,7 +59,7 @@ def check_seconds(value: Any, what: str) -> None:
 
 def run_to_find(value: Any) -> str:
     """The value, if a run could have this id: a store cannot look for anything else. Raises `RunNotFound`."""
-    if not isinstance(value, str) or not _is_unicode(value):
+    if not isinstance(value, str) or not _is_unicode(value) or value.startswith(NO_RUNS):
         raise RunNotFound(value)
     return value
 

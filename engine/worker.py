@@ -30,6 +30,7 @@ from .live import LiveRun, Told
 from .placement import may_wait
 from .recovery import RETRY_S, Recovery
 from .run import Run
+from .schedule_firing import Firing
 from .settings import Settings
 from .starting import start_unit
 from .watchdog import Watchdog
@@ -70,6 +71,7 @@ class Worker:
         self._mailed: set[str] = set()
         self.recovery = Recovery(self)
         self.following = Following(self)
+        self.schedules = Firing(self)
 
     # ---- life
 
@@ -149,6 +151,9 @@ class Worker:
         here = self.workflows.get((newborn.workflow.name, newborn.workflow.version))
         # `look` may have seen it first: never two handlers of one run.
         brought = run_id in self.live or self.recovery.loads(run_id)
+        if may_wait(newborn.started):
+            self.following.look_soon()
+            return
         if here is None or brought or not self.has_room or self.closing:
             self.recovery.enqueue(run_id)
             return
@@ -212,7 +217,7 @@ class Worker:
             if error is None:
                 self.claims.let_go(run_id)  # another worker may have room
                 if may_wait(started):
-                    self.look_again()
+                    self.following.look_soon()
                 else:
                     self.recovery.enqueue(run_id)
             told(error)
@@ -328,9 +333,12 @@ class Worker:
         if live.flight.bodies:  # they unwind, and what they still record belongs to the run
             self._ending.append(live)
         self.ends.tell(live.run_id, end)
+        self.schedules.run_ended(live.run_id)
         if isinstance(end, t.RunContinued):
             self.mail_for(live.run_id)  # what came while its last append was under way goes along
         self._has_room_again()
+        if live.run.started.queue:
+            self.following.look_soon()  # its place is free
 
     def _has_room_again(self) -> None:
         self.recovery.wake()

@@ -12,8 +12,9 @@ from .blobs import references
 from .errors import RunNotFound, StartConflict, StoreCorrupt, UnknownEvent
 from .lines import Content, End, Header, Writer, read_log
 from .registry import decode_event, look_at_event
+from .schedule_work import ScheduleFold
 from .store import SCHEMA_VERSION, Append, Reading, Store, Unit
-from .stream import INBOX, KEYS, LOCKS, NO_RUNS, Row, Tail, check_chain, is_run
+from .stream import INBOX, KEYS, LOCKS, NO_RUNS, SCHEDULES, Row, Tail, check_chain, is_run
 from .types import ChildStarted, RunContinued, RunStarted
 from .verify import verify
 from .work import WorkFold
@@ -227,6 +228,7 @@ class _Arrival:
         self.store, self.name, self.progress = store, name, progress
         self.streams: dict[str, _Stream] = {}
         self.folds: dict[str, WorkFold] = {}
+        self.schedules: dict[str, ScheduleFold] = {}
         self.referred: dict[str, Row] = {}
         self.brought: set[str] = set()
         self.locked: dict[str, RunStarted] = {}
@@ -282,6 +284,10 @@ class _Arrival:
                 fold.apply(event)
                 if isinstance(event, RunStarted) and event.lock:
                     self.locked[row.stream] = event
+        elif row.stream.startswith(SCHEDULES):
+            with suppress(UnknownEvent):
+                fold_of = self.schedules.setdefault(row.stream, ScheduleFold(row.stream))
+                fold_of.apply(decode_event(row.tag, row.state, row))
         elif row.stream.startswith(LOCKS) and row.version > stream.here.version:
             with suppress(UnknownEvent):
                 self.keys[row.stream.removeprefix(LOCKS)] = locks.after(row)
@@ -336,6 +342,8 @@ class _Arrival:
         new = [run_id for run_id in self.folds if self.streams[run_id].added]
         for start in range(0, len(new), PAGE):
             yield Unit(works=tuple(self.folds[run_id].row() for run_id in new[start : start + PAGE]))
+        if fresh := tuple(fold.row() for name, fold in self.schedules.items() if self.streams[name].added):
+            yield Unit(works=fresh)
         over_first = sorted(self.locked.items(), key=lambda one: self.folds[one[0]].state != "done")
         for run_id, started in over_first:
             lock = self.keys.get(started.lock) or locks.look_at(self.store, started.lock)

@@ -131,7 +131,7 @@ def _imported(lines: Iterable[bytes | str], name: str, run: str | None) -> Stori
 
 
 def _runs_in(store: Store, run: str | None) -> Stories:
-    names = [run] if run is not None else [work.run_id for work, _ in store.all_work()]
+    names = [run] if run is not None else [work.run_id for work, _ in store.all_work() if is_run(work.run_id)]
     for name in names:
         if not store.tail(name).version or not is_run(name):
             raise RunNotFound(name)
