@@ -194,17 +194,10 @@ class PostgresStore(LibraryRecorder):
 
     def _positioned(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, after every commit that is visible by now has its position."""
-        key = {"key": self._server.address.key("positions")}
 
         def ask(connection: Connection[Any]) -> list[tuple[Any, ...]]:
-            # All at once: a process that freezes in between would hold everybody up who reads.
-            with connection.pipeline():
-                connection.execute("BEGIN")
-                connection.execute(self._queries["lock_positions"], key)
-                connection.execute(self._queries["give_positions"])
-                found = connection.execute(self._queries[query], parameters, binary=True)
-                connection.execute("COMMIT")
-                return found.fetchall()
+            connection.execute(self._queries["give_positions"])
+            return connection.execute(self._queries[query], parameters, binary=True).fetchall()
 
         return self._read(ask)
 
