@@ -92,7 +92,7 @@ class WorkFold:
 
     def _current(self) -> Work:
         if self.state in ("pending", "done"):
-            due = self.due if self.state == "pending" else None
+            due = self.due if self.state == "pending" and not self.paused else None
             return self._row(self.state, due)
         if self.open or (self.held and not self.paused):
             return self._row("running", None)
