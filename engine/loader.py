@@ -95,7 +95,9 @@ class History:
 
     def _add(self, event: Event, version: int) -> None:
         self._fold.apply(event)
-        if isinstance(event, t.CAUSES):
+        if isinstance(event, t.RunCancelled) and event.unbegun:
+            self._ended(event)
+        elif isinstance(event, t.CAUSES):
             self._add_cause(event, version)
         elif isinstance(event, t.COMMANDS):
             self._add_command(event, version)

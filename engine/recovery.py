@@ -25,7 +25,7 @@ from ..events.errors import (
 from ..events.log import Log
 from ..events.store import Store
 from ..events.types import Event
-from . import blocked, inbox, pause
+from . import blocked, inbox, pause, unbegun
 from .claims import Claims
 from .ends import Ends
 from .live import KEPT_FACTS, Kept, LiveRun, unexpected
@@ -209,6 +209,10 @@ class Recovery:
                 self._lease_lost(self.lost.pop(run_id))
             return
         started = history.started
+        if unbegun.must_wait(history, self._keeper.clock.now()):
+            unbegun.attend(self._keeper, history)
+            self._keeper.claims.let_go(run_id)
+            return
         workflow = self._keeper.workflows.get((started.workflow, started.workflow_version))
         if workflow is None:
             self._unregistered(history)

@@ -19,7 +19,8 @@ class DaskExecutor:
     """
 
     def __init__(self, client: distributed.Client, **options: Any) -> None:
-        self._client, self._options = client, options
+        self._client: Any = client
+        self._options = options
 
     async def run(self, target: Callable[[bytes], bytes], payload: bytes) -> bytes:
         """Call `target(payload)` on the cluster. Raises `TaskLost`."""

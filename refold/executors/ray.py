@@ -18,7 +18,10 @@ class RayExecutor:
     """
 
     def __init__(self, **options: Any) -> None:
-        self._options: dict[str, Any] = {**options, "max_retries": 0}  # who tries again is for the step to say
+        self._options: dict[str, Any] = {
+            **options,
+            "max_retries": 0,
+        }  # who tries again is for the step to say
 
     async def run(self, target: Callable[[bytes], bytes], payload: bytes) -> bytes:
         """Call `target(payload)` on the cluster. Raises `TaskLost`."""
@@ -29,7 +32,15 @@ class RayExecutor:
         except asyncio.CancelledError:
             ray.cancel(task, force=True)  # its worker process is ended
             raise
-        except (exceptions.RaySystemError, exceptions.WorkerCrashedError, exceptions.ObjectLostError) as error:
+        except (
+            exceptions.RaySystemError,
+            exceptions.WorkerCrashedError,
+            exceptions.ObjectLostError,
+        ) as error:
             raise TaskLost(f"the cluster has lost the task: {error}") from error
-        except (exceptions.NodeDiedError, exceptions.OutOfMemoryError, exceptions.TaskCancelledError) as error:
+        except (
+            exceptions.NodeDiedError,
+            exceptions.OutOfMemoryError,
+            exceptions.TaskCancelledError,
+        ) as error:
             raise TaskLost(f"the cluster has lost the task: {error}") from error

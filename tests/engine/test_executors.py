@@ -144,7 +144,7 @@ async def survives(ctx: Context, file: str) -> int:
 
 @pytest.mark.slow
 async def test_a_dask_worker_that_dies_takes_no_run_along(tmp_path: Path) -> None:
-    async with dask(tmp_path, processes=True) as (cluster, executor):
+    async with dask(tmp_path, processes=True) as (_, executor):
         async with engine_with(executor, survives, weighing) as e:
             died = await e.run(survives, str(tmp_path / "worker"))
             assert died
