@@ -218,6 +218,11 @@ class History:
         return self._fold.paused
 
     @property
+    def pending(self) -> bool:
+        """Whether it has not begun, or has ended and waits in its queue to go on."""
+        return self._fold.state == "pending"
+
+    @property
     def floors(self) -> Floors | None:
         """Of a repair after which nothing has been delivered yet."""
         return self._floors

@@ -192,6 +192,7 @@ class Recovery:
         if not self._keeper.claims.take(run_id):
             if run_id in self.lost:
                 self._lease_lost(self.lost.pop(run_id))
+            blocked.take_requests(self._keeper, run_id)
             return
         history: History | None = None
         for page in read_history(self._keeper.store, run_id):
@@ -212,6 +213,11 @@ class Recovery:
         if unbegun.must_wait(history, self._keeper.clock.now()):
             unbegun.attend(self._keeper, history)
             self._keeper.claims.let_go(run_id)
+            return
+        queue = started.queue if history.pending else ""
+        if not self._keeper.claims.may_begin(run_id, queue, started.run_on):
+            self.let_go(run_id)
+            blocked.take_requests(self._keeper, run_id)
             return
         workflow = self._keeper.workflows.get((started.workflow, started.workflow_version))
         if workflow is None:
