@@ -129,8 +129,8 @@ class StepOptions(Struct, frozen=True, kw_only=True):
             check_name(self.run_in, "run_in")
         if self.run_in not in ("", "process") and self.execution == "at_most_once":
             raise ConfigurationError(
-                f"run_in={self.run_in!r} with execution='at_most_once': a cluster may repeat by itself what was "
-                "on a machine that is gone; use run_in='process'"
+                f"run_in={self.run_in!r} with execution='at_most_once': a cluster may repeat by itself what "
+                "was on a machine that is gone; use run_in='process'"
             )
 
     @property

@@ -1,6 +1,7 @@
 """Steps on a Dask cluster: `pip install "refold[dask]"`."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ class DaskExecutor:
         try:
             result = task.result() if self._client.asynchronous else asyncio.to_thread(task.result)
             return bytes(await result)
-        except (distributed.KilledWorker, OSError) as error:
+        except (distributed.KilledWorker, concurrent.futures.CancelledError, OSError) as error:
             raise TaskLost(f"the cluster has lost the task: {error}") from error
 
     async def _cancel(self, task: Any) -> None:

@@ -9,6 +9,16 @@ from ray import exceptions
 
 from ..engine.executors import TaskLost
 
+LOST = (
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.OutOfMemoryError,
+    exceptions.RaySystemError,
+    exceptions.TaskCancelledError,
+    exceptions.WorkerCrashedError,
+)
+"""What says of a task only that nobody knows what became of it."""
+
 
 class RayExecutor:
     """Runs the bodies of steps on the cluster that this process is connected to (`ray.init`).
@@ -18,10 +28,8 @@ class RayExecutor:
     """
 
     def __init__(self, **options: Any) -> None:
-        self._options: dict[str, Any] = {
-            **options,
-            "max_retries": 0,
-        }  # who tries again is for the step to say
+        # Who tries again is for the step to say.
+        self._options: dict[str, Any] = {**options, "max_retries": 0}
 
     async def run(self, target: Callable[[bytes], bytes], payload: bytes) -> bytes:
         """Call `target(payload)` on the cluster. Raises `TaskLost`."""
@@ -32,15 +40,5 @@ class RayExecutor:
         except asyncio.CancelledError:
             ray.cancel(task, force=True)  # its worker process is ended
             raise
-        except (
-            exceptions.RaySystemError,
-            exceptions.WorkerCrashedError,
-            exceptions.ObjectLostError,
-        ) as error:
-            raise TaskLost(f"the cluster has lost the task: {error}") from error
-        except (
-            exceptions.NodeDiedError,
-            exceptions.OutOfMemoryError,
-            exceptions.TaskCancelledError,
-        ) as error:
+        except LOST as error:
             raise TaskLost(f"the cluster has lost the task: {error}") from error

@@ -53,7 +53,7 @@ def once_on_a_cluster(folder: Path) -> object:
     return step(run_in="dask", execution="at_most_once")(shadowed)
 
 
-@meets("ConfigurationError", "executors=…: expected a dict")
+@meets("ConfigurationError", "executors=…: expected a dict…")
 def executors_in_a_list(folder: Path) -> object:
     return check_executors([object()])
 
