@@ -39,7 +39,7 @@ def check_executors(executors: Any) -> dict[str, Executor]:
         if name == PROCESS or not callable(getattr(executor, "run", None)):
             raise ConfigurationError(
                 f"executors={{{name!r}: {executor!r:.80}}}: expected an object with `async def run(target, "
-                f"payload)`, under another name than {PROCESS!r}, which every engine has"
+                "payload)`, under another name than 'process', which every engine has"
             )
     return dict(executors)
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from msgspec import Raw
 
-from refold import Context, Engine, RunFailed, Step, step, workflow
+from refold import Context, Engine, Step, step, workflow
 from refold.engine import remote
 from refold.engine.executors import check_executors
+from refold.events import types as t
 from tests.engine import far
-from tests.engine.kit import engine
+from tests.engine.kit import engine, of
 from tests.errors.cases import Said, meets
 
 
@@ -40,12 +41,12 @@ async def another_under_its_name(folder: Path) -> Said:
     before, globals()["shadowed"] = globals()["shadowed"], None
     try:
         async with engine("memory://", calls_the_first) as e:
-            await e.run(calls_the_first)
-    except RunFailed as failed:
-        return Said(failed.type, failed.message)
+            handle = await e.start(calls_the_first)
+            await e.end_of(handle.id)
+            (failed,) = of(handle, t.StepFailed)
+            return Said(failed.error.type, failed.error.message)
     finally:
         globals()["shadowed"] = before
-    raise AssertionError("it ran")
 
 
 @meets("ConfigurationError", "run_in=… with execution='at_most_once': …")
