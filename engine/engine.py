@@ -12,6 +12,7 @@ from ..events.clock import (
     Clock,
     SystemClock,
     new_owner,
+    to_datetime,
 )
 from ..events.errors import ConfigurationError, RunNotFound, StoreCorrupt
 from ..events.open import open_store
@@ -252,6 +253,16 @@ class Engine(Beginning, Talking, Repairing):
         raise StoreCorrupt(
             f"run {run_id!r} is {work.status} by the table `work`, its stream has no end; restore a backup"
         )
+
+    def why(self, run_id: str) -> Any:
+        """How a run stands and why, as `refold why` tells it: `print(engine.why("order-42"))`.
+
+        A `Why(standing, said, commands)`: the same as data, its sentences, what one could type. Raises
+        `RunNotFound`.
+        """
+        from ..projections.why_of import why
+
+        return why(self.store, run_to_find(run_id), to_datetime(self.clock.now()))
 
     def events(self, run_id: str) -> list[Event | Unknown]:
         """A run's whole history, decoded. Raises `RunNotFound`."""
