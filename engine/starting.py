@@ -20,11 +20,12 @@ from ..events.triggers import Trigger
 from . import artifacts, guard
 from .commands import clip
 from .family import Along, stored_start
-from .named import named_workflows
+from .named import named_steps, named_workflows
 from .names import check_name, is_number
 from .placement import AT_ONCE, Placement
 from .settings import Settings
 from .step import LONGEST_S
+from .tagged import register_steps
 from .workflow import Workflow
 
 Registry = dict[tuple[str, str], Workflow[Any, Any]]
@@ -70,6 +71,8 @@ def register(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> Reg
             )
     for flow in list(registry.values()):
         _register_below(flow, (flow,), registry)
+    for flow in list(registry.values()):
+        register_steps(flow, named_steps(flow), registry)
     for flow in registry.values():
         for function in flow.functions:
             if settings.determinism != "off":
@@ -155,7 +158,7 @@ def start_of(
         triggered_by=None if came == Trigger(came.kind) else came, is_triggered_by_hook=came.kind == "hook",
         timeout_s=check_timeout(timeout, flow), max_depth=settings.max_depth,
         files=artifacts.root(settings.files), id=new_event_id(), at=at, by=by, trace=trace or new_trace_id(),
-        **asdict(place),
+        **asdict(place.of(flow.options.run_on)),
     )  # fmt: skip
 
 
