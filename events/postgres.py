@@ -230,12 +230,16 @@ class PostgresStore(LibraryRecorder):
 
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order."""
-        limit = _EVERYTHING if limit is None else limit
-        wanted = {"stream": text_of(stream), "after": after, "limit": limit}
-        found = self._rows("read", **wanted)
-        if found and not found[-1][-1]:  # nobody has asked for the order of the whole log since
+        rows = self.read_unplaced(stream, after, limit)
+        if rows and not rows[-1].position:  # nobody has asked for the order of the whole log since
             self.position()
-            found = self._rows("read", **wanted)
+            rows = self.read_unplaced(stream, after, limit)
+        return rows
+
+    def read_unplaced(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
+        """The same; the position is 0 of those that have none yet."""
+        limit = _EVERYTHING if limit is None else limit
+        found = self._rows("read", stream=text_of(stream), after=after, limit=limit)
         return [Row(stream, *rest) for _, *rest in found]
 
     def tail(self, stream: str) -> Tail:
