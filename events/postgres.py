@@ -42,7 +42,8 @@ class PostgresStore(PostgresReader):
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        self._server = Server(url, create=create)
+        self.server = self._server = Server(url, create=create)
+        """Public for what is kept beside the log."""
         self.url = self._server.address.url
         self._queries = named_queries(self._server.address.schema)
         self._append_all = Statement("append", self._queries["append"])
@@ -53,6 +54,8 @@ class PostgresStore(PostgresReader):
         self._own = 0
         """Commits of this object itself since `changed` was asked."""
         self._after = self._counted = 0
+        self.stirred = 0
+        """Grows with every append of this object, and whenever `changed` finds those of others."""
         try:
             self._after = max(self._rows("count_commits", after=0)[0][0] - BACK, 0)
             self.changed()
@@ -92,6 +95,7 @@ class PostgresStore(PostgresReader):
 
     def _append(self, connection: Connection[Any], batch: Batch, *, prepare: bool = False) -> bool:
         """False: a stream is not where it is expected to be."""
+        self.stirred += 1
         wanted = self._append_all if batch.works or batch.blobs else self._append_rows
         parameters = batch.parameters() | {"owner": self.leases.owner}
         found = wanted.execute(connection, parameters, prepare=prepare)
@@ -253,6 +257,7 @@ class PostgresStore(PostgresReader):
         if newest - self._after > 2 * BACK:
             self._after = newest - BACK
             ((_, self._counted),) = self._rows("count_commits", after=self._after)
+        self.stirred += moved != own
         return bool(moved != own)
 
     # ---- owning

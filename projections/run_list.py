@@ -16,7 +16,7 @@ from msgspec import Struct
 from ..events.errors import ValueRefused
 from .asked import moment_asked, one_of, page_size, some_of
 from .attributes import RUN_ATTRIBUTES
-from .records import Record, record, tables
+from .records import Record, record
 from .runs import RUNS
 from .status import Attention, RunStatus
 from .views import Views
@@ -62,11 +62,10 @@ class Source(Struct, frozen=True):
     def at(self) -> str:
         return "runs.started_at" if self.label is None else "labels.since"
 
-    @property
-    def tables(self) -> str:
+    def tables(self, views: Views) -> str:
         if self.label is None:
-            return f"runs INDEXED BY {self.index}"
-        return f"run_attributes labels INDEXED BY {self.index} CROSS JOIN runs ON runs.run_id = labels.run_id"
+            return views.source("runs", index=self.index)
+        return f"{views.source('run_attributes', 'labels', index=self.index)} CROSS JOIN runs"
 
 
 def list_runs(
@@ -110,7 +109,7 @@ def list_runs(
     after = None if cursor is None else _position(cursor)
     since = moment_asked("started_after", started_after)
     until = moment_asked("started_before", started_before)
-    if not {RUNS.table.name, RUN_ATTRIBUTES.table.name} <= tables(views):
+    if not views.has(RUNS.table.name, RUN_ATTRIBUTES.table.name):
         return Page([], None)
     given = {
         "attention": attention, "workflow": workflow, "version": version,
@@ -217,7 +216,8 @@ def _ways(
 def _versions(views: Views, workflow: str) -> list[str]:
     """The versions of a workflow that have runs, one step through the index for each."""
     sql = (
-        "SELECT MIN(version) FROM runs INDEXED BY runs_3 WHERE dismissed = 0 AND workflow = ? AND version > ?"
+        f"SELECT MIN(version) FROM {views.source('runs', index='runs_3')} "
+        "WHERE dismissed = 0 AND workflow = ? AND version > ?"
     )
     found: list[str] = []
     last = ""
@@ -233,10 +233,10 @@ def _of_label(place: int, key: str, value: str) -> Source:
 
 
 def _count(views: Views, source: Source) -> int:
-    inner = "run_attributes labels" if source.label is not None else "runs"
+    table, alias = ("run_attributes", "labels") if source.label is not None else ("runs", "")
     sql = (
-        f"SELECT COUNT(*) FROM (SELECT 1 FROM {inner} INDEXED BY {source.index} "
-        f"WHERE {' AND '.join(source.where)} LIMIT {PROBE})"
+        f"SELECT COUNT(*) FROM (SELECT 1 FROM {views.source(table, alias, index=source.index)} "
+        f"WHERE {' AND '.join(source.where)} LIMIT {PROBE}) AS few"
     )
     count: int = views.query(sql, source.parameters)[0][0]
     return count
@@ -274,6 +274,8 @@ def _rows(
     since: str | None, limit: int, after: tuple[str, str] | None,
 ) -> list[tuple[Any, ...]]:  # fmt: skip
     conditions, values = [*source.where, *where], [*source.parameters, *parameters]
+    if source.label is not None:
+        conditions.append("runs.run_id = labels.run_id")
     run_id = "runs.run_id" if source.label is None else "labels.run_id"
     if source.label is not None and since is not None:
         conditions.append("labels.since >= ?")  # never before the start, so the index can stop there
@@ -282,7 +284,7 @@ def _rows(
         conditions.append(f"({source.at}, {run_id}) < (?, ?)")
         values += after
     sql = (
-        f"SELECT {source.at}, runs.run_id, {_SELECT} FROM {source.tables} WHERE {' AND '.join(conditions)} "
+        f"SELECT {source.at}, runs.run_id, {_SELECT} FROM {source.tables(views)} WHERE {' AND '.join(conditions)} "
         f"ORDER BY {source.at} DESC, {run_id} DESC LIMIT ?"
     )
     return views.query(sql, [*values, limit])
@@ -305,7 +307,7 @@ def count_runs(views: Views, by: str = "status") -> dict[str, int]:
     """
     if by not in _COUNTS:
         raise ValueRefused(f"runs are not counted by {by!r}; by {', '.join(_COUNTS)}")
-    if RUNS.table.name not in tables(views):
+    if not views.has(RUNS.table.name):
         return {}
     return dict(sorted(views.query(_COUNTS[by])))
 
@@ -315,11 +317,12 @@ def drift(views: Views) -> list[Record]:
 
     Shape: `[{"workflow": "checkout", "version": "1", "status": "waiting", "runs": 12}, …]`.
     """
-    if RUNS.table.name not in tables(views):
+    if not views.has(RUNS.table.name):
         return []
     names = ("workflow", "version", "status", "runs")
     rows = views.query(
-        "SELECT workflow, version, status, COUNT(*) FROM runs INDEXED BY runs_4 WHERE ended_at IS NULL "
+        f"SELECT workflow, version, status, COUNT(*) FROM {views.source('runs', index='runs_4')} "
+        "WHERE ended_at IS NULL "
         "GROUP BY workflow, version, status ORDER BY workflow, version, status"
     )
     return [dict(zip(names, row, strict=True)) for row in rows]
