@@ -21,7 +21,7 @@ from .costs import COSTS
 from .inbox_list import due_timers, find_gate, list_gates, list_timers, list_waits, waiting_for
 from .projection import Table
 from .records import Record, record, select, shown
-from .run_list import LIST_COLUMNS, Page, count_runs, drift, list_runs
+from .run_list import LIST_COLUMNS, Page, count_runs, drift, list_runs, locked_runs
 from .runs import RUNS
 from .steps import STEPS
 from .views import Views
@@ -30,7 +30,7 @@ __all__ = [
     "LIST_COLUMNS", "Cost", "Page", "Record", "Total", "context_history", "count_runs", "drift", "due_timers",
     "edges", "find_gate", "get_context", "get_run", "list_artifacts", "list_checkpoints", "list_children",
     "list_costs", "list_fan_outs", "list_gates", "list_items", "list_runs", "list_steps", "list_timers",
-    "list_waits", "read_table", "record", "total_costs", "tree_cost", "waiting_for",
+    "list_waits", "locked_runs", "read_table", "record", "total_costs", "tree_cost", "waiting_for",
 ]  # fmt: skip
 
 

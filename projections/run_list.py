@@ -78,6 +78,8 @@ def list_runs(
     blocked_on: str | None = None,
     parent: str | None = None,
     root: str | None = None,
+    trigger: str | None = None,
+    lock: str | None = None,
     attributes: Mapping[str, Any] | None = None,
     started_after: str | datetime | None = None,
     started_before: str | datetime | None = None,
@@ -93,6 +95,8 @@ def list_runs(
         blocked_on: a type of `runs.blocked_on`: `approval`, `event`, `child`, `timer` …
         parent: its children.
         root: all runs of a family, the one at the top included.
+        trigger: what started it: a value of `runs.trigger`.
+        lock: the runs that have held, or hold, this concurrency key.
         attributes: labels that the run has, each with this value.
         started_after, started_before: moments, or ISO 8601 texts (UTC when they name no zone); the first is
             included.
@@ -114,6 +118,7 @@ def list_runs(
     given = {
         "attention": attention, "workflow": workflow, "version": version,
         "blocked_type": blocked_on, "parent_id": parent, "root_id": root,
+        "trigger": trigger, "lock": lock,
     }  # fmt: skip
     equal = {name: value for name, value in given.items() if value is not None}
     where, parameters = _conditions(equal, statuses, dismissed)
@@ -194,6 +199,9 @@ def _ways(
         yield (
             Source("runs_8", ("runs.blocked_type <> ''", "runs.blocked_type = ?"), (equal["blocked_type"],)),
         )
+    if equal.get("trigger") not in (None, "manual", "parent"):
+        rare = ("runs.trigger NOT IN ('manual', 'parent')", "runs.trigger = ?")
+        yield (Source("runs_12", rare, (equal["trigger"],)),)
     if "parent_id" in equal:
         yield (Source("runs_9", ("runs.parent_id <> ''", "runs.parent_id = ?"), (equal["parent_id"],)),)
     if "root_id" in equal:
@@ -288,6 +296,17 @@ def _rows(
         f"ORDER BY {source.at} DESC, {run_id} DESC LIMIT ?"
     )
     return views.query(sql, [*values, limit])
+
+
+def locked_runs(views: Views, limit: int = 1_000) -> list[tuple[str, str]]:
+    """Keys and run ids of those that hold a concurrency key and have not ended, by key."""
+    if not views.has(RUNS.table.name):
+        return []
+    sql = (
+        f"SELECT lock, run_id FROM {views.source('runs', index='runs_11')} "
+        "WHERE lock <> '' AND ended_at IS NULL ORDER BY lock LIMIT ?"
+    )
+    return [(key, run_id) for key, run_id in views.query(sql, [limit])]
 
 
 # ---- counts ---------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_the_names_of_indexes_are_those_that_queries_name() -> None:
     first = [index.columns[0] for index in RUNS.table.indexes]
     assert first == [
         "started_at", "status", "workflow", "workflow", "started_at", "attention", "started_at",
-        "blocked_type", "parent_id", "root_id",
+        "blocked_type", "parent_id", "root_id", "lock", "trigger",
     ]  # fmt: skip
 
 
