@@ -121,7 +121,9 @@ async def test_it_waits_for_a_worker_with_the_tag_and_meanwhile_takes_nobodys_pl
         work = e.store.work("r~1")
         assert work is not None
         assert (work.state, work.run_on) == ("pending", "gpu")
-        assert "gpu" in str(e.why("r~1")), "it says what is missing"
+        e.projections.catch_up()
+        row = e.runs.get("r~1")
+        assert (row["status"], row["run_on"]) == ("pending", "gpu"), "it says what is missing"
     async with workers(url, one, tags=("gpu",)) as e:
         assert await (await e.get("r")).result() == (1, "r~1/train#1")
 
@@ -161,12 +163,22 @@ async def test_a_test_stands_in_for_it_and_a_crash_changes_nothing() -> None:
         assert e.crashes == 1
 
 
+@step
+def add(one: int, two: int) -> int:
+    return one + two
+
+
+@workflow
+async def goes_on(ctx: Context) -> int:
+    return await add((await train(1))[0], 1)
+
+
 async def test_a_fork_does_not_do_again_what_was_done() -> None:
-    async with workers("memory://", one, tags=("gpu",)) as e:
-        handle = await e.start(one, id="r")
-        await handle.result()
-        fork = await e.get(await e.fork("r"))
-        assert await fork.result() == (1, "r~1/train#1")
+    async with workers("memory://", goes_on, tags=("gpu",)) as e:
+        assert await e.run(goes_on, id="r") == 2
+        fork = await e.get(await e.fork("r", id="fork"))
+        assert await fork.result() == 2
+        assert [child.run_id for child in of(fork, t.ChildStarted)] == ["r~1"]
 
 
 async def test_outside_of_a_handler_the_body_just_runs() -> None:
