@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from ..events.store import Store
 
+LISTEN_AGAIN_S = 1.0
+"""How often to try to hear others again, after the connection was lost."""
+
 
 class Claims(Protocol):
     """What a worker asks before it touches a run."""
@@ -118,7 +121,8 @@ class Shared:
         self._owner, self._ttl, self._refresh = owner, ttl, refresh
         self.sweep_s = min(ttl / 6, 5.0)
         self._freed: set[str] = set()
-        self._next_beat = self._next_look = 0.0
+        self._next_beat = self._next_look = self._next_call = 0.0
+        self._heard: Callable[[], Any] | None = None
         self._fd = -1
 
     def join(self) -> None:
@@ -153,6 +157,8 @@ class Shared:
 
     def tick(self) -> bool:
         self._free()
+        if self._fd < 0 and self._heard is not None and monotonic() >= self._next_call:
+            self.listen(self._heard)
         if monotonic() < self._next_beat:
             return True
         kept: bool = self._leases.beat(self._ttl)
@@ -172,6 +178,7 @@ class Shared:
         return bool(self._store.changed())
 
     def listen(self, heard: Callable[[], Any]) -> None:
+        self._heard, self._next_call = heard, monotonic() + LISTEN_AGAIN_S
         self._fd = self._leases.listen()
         if self._fd < 0:
             return
@@ -179,12 +186,16 @@ class Shared:
         def readable() -> None:
             self._next_look = 0.0
             if not self._leases.heard():  # the connection is gone: ask more often instead
-                self.close()
+                self._hang_up()
             heard()
 
         asyncio.get_running_loop().add_reader(self._fd, readable)
 
     def close(self) -> None:
+        self._heard = None
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             self._fd = -1

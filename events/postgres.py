@@ -11,9 +11,10 @@ from psycopg import Connection, errors
 
 from .admission import admit
 from .blobs import checked
-from .errors import AppendRefused, StoreBusy, StoreError
+from .errors import AppendRefused, ConfigurationError, StoreBusy, StoreError
 from .hold import Holder, this_process
 from .postgres_batch import Batch, name_of, text_of, texts
+from .postgres_connect import Patient, unhurried
 from .postgres_leases import Leases
 from .postgres_library import LibraryRecorder
 from .postgres_server import Server, named_queries
@@ -41,8 +42,8 @@ class PostgresStore(LibraryRecorder):
     make a new one.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
-        self._server = Server(url, create=create)
+    def __init__(self, url: str, *, create: bool = True, reading: bool = False) -> None:
+        self._server = Server(url, create=create, reading=reading)
         self.url = self._server.address.url
         self._queries = named_queries(self._server.address.schema)
         self._holding: Connection[Any] | None = None
@@ -86,7 +87,14 @@ class PostgresStore(LibraryRecorder):
         if not found or not found[0]:
             return False
         self._own += bool(batch.rows)
+        self._acknowledge(batch)
         return True
+
+    def _acknowledge(self, batch: Batch) -> None:
+        """A server that we meet later must have this; what was stored before it is older there, too."""
+        if batch.rows:
+            last = batch.rows[-1]
+            self._server.acknowledged = text_of(last.stream), last.version, last.hash
 
     def _append(self, connection: Connection[Any], batch: Batch, *, notify: bool) -> psycopg.Cursor[Any]:
         told = {"owner": self.leases.owner, "notify": notify, "channel": self.leases.channel}
@@ -101,6 +109,7 @@ class PostgresStore(LibraryRecorder):
                     refusals, batch, mail, notify = self._admitted(connection, units)
                     self._store(connection, batch, mail, notify)
                 self._own += bool(batch.rows)
+                self._acknowledge(batch)
                 return refusals
             except _MET_ANOTHER as error:
                 met = error
@@ -153,7 +162,7 @@ class PostgresStore(LibraryRecorder):
         with server.lock:
             try:
                 connection, own = server.writer(), 0
-                with connection.transaction():
+                with unhurried(connection), connection.transaction():
                     while some := list(islice(left, UNITS)):
                         refusals, batch, mail, notify = self._admitted(connection, some)
                         for refusal in refusals:
@@ -175,9 +184,11 @@ class PostgresStore(LibraryRecorder):
         """Rows of a query, after every commit that is visible by now has its position."""
         key = {"key": self._server.address.key("positions")}
 
-        def ask(connection: Connection[Any]) -> list[tuple[Any, ...]]:
+        def ask(connection: Patient) -> list[tuple[Any, ...]]:
+            if self._server.standby:  # positions are given where there is a lock for it
+                return connection.execute(self._queries[query], parameters, binary=True).fetchall()
             # All at once: a process that freezes in between would hold everybody up who reads.
-            with connection.pipeline():
+            with unhurried(connection, 6), connection.pipeline():
                 connection.execute("BEGIN")
                 connection.execute(self._queries["lock_positions"], key)
                 connection.execute(self._queries["give_positions"])
@@ -187,9 +198,11 @@ class PostgresStore(LibraryRecorder):
 
         return self._read(ask)
 
-    def _read(self, ask: Callable[[Connection[Any]], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+    def _read(self, ask: Callable[[Patient], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
         """What a connection answers; a second one is asked when the first turns out to have been cut."""
         server = self._server
+        if server.in_doubt:
+            self._settle_doubt()
         try:
             with server.reading() as connection:
                 try:
@@ -201,6 +214,17 @@ class PostgresStore(LibraryRecorder):
                 return ask(connection)
         except (psycopg.Error, UnicodeError) as error:
             raise server.typed(error, "read") from error
+
+    def _settle_doubt(self) -> None:
+        """Store something, since a commit ended without an answer.
+
+        What it wrote may be visible on a server that came back before any standby had it. Whoever acts on
+        what he reads from now on finds it where this has gone, too: it is later in the same log.
+        """
+        server = self._server
+        with server.writing() as connection:
+            connection.execute(self._queries["barrier"])
+            server.in_doubt = False
 
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order."""
@@ -268,7 +292,7 @@ class PostgresStore(LibraryRecorder):
         with server.lock:
             try:
                 connection = server.writer()
-                with connection.transaction(), connection.cursor() as cursor:
+                with unhurried(connection), connection.transaction(), connection.cursor() as cursor:
                     cursor.execute(self._queries["clear_work"])
                     packed = [(text_of(work.run_id), *astuple(work)[1:], mail) for work, mail in rows]
                     cursor.executemany(self._queries["insert_work"], packed)
@@ -301,7 +325,12 @@ class PostgresStore(LibraryRecorder):
         if self._holding is not None:
             raise self._busy(*self._executor())
         try:
-            connection = server.connect()
+            if not server.direct:
+                raise ConfigurationError(
+                    f"{self.url} leads through a pooler, where nobody can have a log for himself: add "
+                    "direct=HOST:PORT, or give the server's own address"
+                )
+            connection = server.connect_directly()
             try:
                 self._hold_with(connection, owner)
             except BaseException:

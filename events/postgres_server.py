@@ -13,12 +13,20 @@ import psycopg
 from psycopg import Connection, errors
 
 from .errors import ConfigurationError, SchemaMismatch, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
+from .postgres_connect import FIRST_S, Dial, Patient, on_a_loop
 
 SCHEMA_VERSION = 1
 OLDEST_SERVER = 150_000
 DEFAULT_SCHEMA = "refold"
 FROZEN_MS = 5_000
 """How long a transaction may wait for its process."""
+PATIENCE_S = 10.0
+"""How long a server may be silent before its connection is given up."""
+LIBPQ = {
+    "connect_timeout": "5", "tcp_user_timeout": "10000", "keepalives_idle": "10", "keepalives_interval": "5",
+    "keepalives_count": "2",
+}  # fmt: skip
+"""Unless the URL says otherwise: a host that has vanished is noticed, also by who only listens."""
 
 _SQL = Path(__file__).with_name("sql")
 _log = logging.getLogger("refold.postgres")
@@ -40,9 +48,17 @@ class Address:
             raise ConfigurationError(f"prepare={prepare!r} in the URL: expected yes or no")
         self.prepare = prepare == "yes"
         """No: behind a pooler that gives each transaction another connection."""
-        rest = urlencode(options, quote_via=quote)
-        self.dsn = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
+        self.patience_s = _seconds("patience", options.pop("patience", f"{PATIENCE_S:g}"))
+        direct = options.pop("direct", "")
         user, _, hosts = parts.netloc.rpartition("@")
+        if "," in hosts + options.get("host", "") + direct:
+            options.setdefault("target_session_attrs", "read-write")
+        given = {**LIBPQ, **options}
+        rest = urlencode(given, quote_via=quote)
+        self.dsn = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
+        past = f"{user}@{direct}" if user else direct
+        self.direct = urlunsplit(("postgresql", past, parts.path, rest, "")) if direct else ""
+        """Past the pooler, for what needs a connection of its own; empty: there is no such way."""
         shown = f"{user.partition(':')[0]}@{hosts}" if user else hosts
         kept = {key: value for key, value in options.items() if key not in ("password", "passfile", "sslkey")}
         kept |= {"schema": self.schema} if self.schema != DEFAULT_SCHEMA else {}
@@ -53,6 +69,17 @@ class Address:
         return int.from_bytes(
             sha256(f"refold/{self.schema}/{what}".encode()).digest()[:8], "big", signed=True
         )
+
+
+def _seconds(name: str, text: str) -> float | None:
+    """Seconds that an option in the URL says; None for 0: without end."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 1e6:
+        raise ConfigurationError(f"{name}={text!r} in the URL: expected seconds, or 0 for no end")
+    return found or None
 
 
 def named_queries(schema: str) -> dict[str, bytes]:
@@ -68,18 +95,39 @@ def in_schema(sql: str, schema: str) -> bytes:
 
 
 class Server:
-    """One writing connection, and as many reading ones as threads read at once."""
+    """One writing connection, and as many reading ones as threads read at once.
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    With several hosts in the URL they are to the one that can be written; when that changes, what this
+    process was told is stored must be there, too.
+    """
+
+    def __init__(self, url: str, *, create: bool = True, reading: bool = False) -> None:
         self.address = Address(url)
         self.lock = threading.Lock()
         """Held by whoever uses the writer."""
-        self._closed = False
-        self._writer: Connection[Any] | None = None
-        self._readers: list[Connection[Any]] = []
+        self.acknowledged: tuple[str, int, bytes] | None = None
+        """Stream, version and hash of the last row that was stored for us."""
+        self.in_doubt = False
+        """A commit ended without an answer: what can be read here may be on this server alone."""
+        self.standby = False
+        """Whether it is a copy that only follows; those who only read may use one."""
+        self._reading = reading
+        self._opened = self._closed = False
+        self._hanging: tuple[str, int, int] | None = None
+        """Host, port and process of the server's that was silent when we gave it up."""
+        self._writer: Patient | None = None
+        self._readers: list[Patient] = []
+        self._era = 0
+        """Counts the connections that were lost: older ones may lead to a server that is out of office."""
+        self._dial = Dial(self._make)
+        self._dial_directly = Dial(lambda: self._make(self.address.direct))
         try:
             with self.lock:
-                self._open(self.writer(), create)
+                self._writer = self._make()
+                self._writer.patience_s = None  # an upgrade takes its time
+                self._open(self._writer, create)
+                self._writer.patience_s = self.address.patience_s
+                self._opened = True
         except BaseException as error:
             self.close()
             if isinstance(error, psycopg.Error):
@@ -88,39 +136,79 @@ class Server:
 
     # ---- connections
 
-    def writer(self) -> Connection[Any]:
+    def writer(self) -> Patient:
         """The writing connection; only while holding `lock`."""
         if self._writer is None or self._writer.closed:
             self._writer = self.connect()
         return self._writer
 
+    @contextmanager
+    def writing(self) -> Iterator[Patient]:
+        """The same for who does not hold it. An event loop does not wait for a commit that hangs."""
+        if not self.lock.acquire(timeout=FIRST_S if on_a_loop() else -1):
+            hangs = f"cannot write {self.address.url}: a commit is under way that is not answered"
+            raise StoreError(hangs).soon()
+        try:
+            yield self.writer()
+        except psycopg.Error as error:
+            self.drop_writer()
+            raise self.typed(error, "write") from error
+        finally:
+            self.lock.release()
+
     def drop_writer(self) -> None:
         """Give up the writing connection after an error that leaves its state in doubt."""
         connection, self._writer = self._writer, None
+        self.in_doubt = True
         if connection is not None:
+            if connection.closed:
+                self._lost(connection)
             with suppress(psycopg.Error):
                 connection.close()
 
-    def connect(self) -> Connection[Any]:
+    def connect(self) -> Patient:
         """A new connection; each statement is a transaction unless one is begun."""
+        return self._dial.connect()
+
+    def connect_directly(self) -> Patient:
+        """One that stays ours between transactions, past a pooler when there is one."""
+        return self._dial_directly.connect()
+
+    @property
+    def direct(self) -> bool:
+        """Whether there is a way to have such a one."""
+        return self.address.prepare or bool(self.address.direct)
+
+    def _make(self, dsn: str = "") -> Patient:
         if self._closed:
             raise StoreError(f"{self.address.url} is closed: open it again")
-        connection = Connection.connect(
-            self.address.dsn,
+        connection = Patient.connect(
+            dsn or self.address.dsn,
             autocommit=True,
             prepare_threshold=0 if self.address.prepare else None,
             application_name="refold",
         )
-        if self.address.prepare:
-            # Arrays make PostgreSQL plan anew every time: 0.83 ms an append instead of 0.46 (fsync off).
-            connection.execute("SET plan_cache_mode = force_generic_plan")
-            # A process that freezes in the middle of a transaction must not hold up the others for ever.
-            connection.execute(f"SET idle_in_transaction_session_timeout = {FROZEN_MS}".encode())
+        connection.patience_s = self.address.patience_s
+        connection.seat = (connection.info.host, connection.info.port, connection.info.backend_pid)
+        try:
+            if self.address.prepare:
+                # Arrays make PostgreSQL plan anew every time: 0.83 ms an append instead of 0.46 (fsync off).
+                # A process that freezes in the middle of a transaction must not hold up others for ever.
+                connection.execute(
+                    "SET plan_cache_mode = force_generic_plan; "
+                    f"SET idle_in_transaction_session_timeout = {FROZEN_MS}".encode(),
+                    prepare=False,
+                )
+            self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
-    def reading(self, *, fresh: bool = False) -> Iterator[Connection[Any]]:
+    def reading(self, *, fresh: bool = False) -> Iterator[Patient]:
         """A reading connection, of a small stock or a fresh one. After an error it is not put back."""
+        era = self._era
         try:
             connection = self.connect() if fresh else self._readers.pop()
         except IndexError:
@@ -128,37 +216,102 @@ class Server:
         try:
             yield connection
         except BaseException:
+            if connection.closed:
+                self._lost(connection)
             with suppress(psycopg.Error):
                 connection.close()
             raise
-        if self._closed or connection.closed:
+        if self._closed or connection.closed or era != self._era:
             connection.close()
         else:
             self._readers.append(connection)
 
+    def _lost(self, connection: Patient) -> None:
+        """The other connections may lead to a server that is out of office, too."""
+        if connection.silent:
+            self._hanging = connection.seat
+        self._forget_readers()
+
+    def _forget_readers(self) -> None:
+        self._era += 1
+        while self._readers:
+            with suppress(IndexError, psycopg.Error):
+                self._readers.pop().close()
+
     def close(self) -> None:
         """Close all connections."""
         self._closed = True
-        while self._readers:
-            self._readers.pop().close()
+        self._dial.close()
+        self._dial_directly.close()
+        self._forget_readers()
         with self.lock:
             self.drop_writer()
 
+    # ---- which server that is
+
+    def _check(self, connection: Patient) -> None:
+        """Whether what this server says may be believed, and whether it keeps what it acknowledges."""
+        where = f"{connection.info.host}:{connection.info.port}"
+        standby, durable, others = _one(
+            connection,
+            b"SELECT pg_is_in_recovery(), current_setting('synchronous_commit'),"
+            b" current_setting('synchronous_standby_names')",
+        )
+        if standby and not self._reading:
+            raise StoreReadOnly(
+                f"{self.address.url}: {where} is a standby, which only follows; name all hosts in the URL "
+                "(h1,h2,h3), and the one that can be written is found"
+            ).soon()
+        if durable == "off" or (durable == "local" and others):
+            self._not_durable(durable)
+        if connection.seat[:2] == (self._hanging or ())[:2]:
+            self._still_hangs(connection, where)
+        if self.acknowledged is not None:
+            self._has(connection, self.acknowledged, where)
+        self.standby = standby
+
+    def _not_durable(self, durable: str) -> None:
+        text = (
+            f"{self.address.url}: synchronous_commit is {durable} for this user or database, so a crash of "
+            "the server loses events that were acknowledged: ALTER ROLE … SET synchronous_commit = on"
+        )
+        raise StoreError(text) if self._opened else ConfigurationError(text)
+
+    def _still_hangs(self, connection: Patient, where: str) -> None:
+        """A commit that no standby has confirmed goes on waiting when its client is gone; one is enough."""
+        assert self._hanging is not None
+        waits = b"SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        if self.address.prepare and connection.execute(waits, (self._hanging[2],)).fetchone() is not None:
+            raise StoreError(
+                f"cannot write {self.address.url}: {where} waits for a standby to confirm a commit, and so "
+                "do we: look at the standbys"
+            ).soon()
+        self._hanging = None
+
+    def _has(self, connection: Patient, last: tuple[str, int, bytes], where: str) -> None:
+        """Raise when a row is missing that was stored for us: a copy that lags or is out of date."""
+        stream, version, expected = last
+        query = in_schema(
+            "SELECT hash FROM refold.stored_events WHERE originator_id = %s AND originator_version = %s",
+            self.address.schema,
+        )
+        found = connection.execute(query, (stream, version)).fetchone()
+        if found is None or found[0] != expected:
+            raise StoreError(
+                f"{self.address.url}: {where} does not have event {version} of {stream!r}, which was "
+                "acknowledged to this process: it lags behind, it is not the primary any more, or a failover "
+                "has lost events because replication is not synchronous. This process waits for a server "
+                "that has it; start it again to go on without"
+            ).soon()
+
     # ---- opening
 
-    def _open(self, connection: Connection[Any], create: bool) -> None:
+    def _open(self, connection: Patient, create: bool) -> None:
         version = connection.info.server_version
         if version < OLDEST_SERVER:
             raise StoreError(
                 f"{self.address.url} is PostgreSQL {version // 10_000}; Refold needs "
                 f"{OLDEST_SERVER // 10_000} or newer"
-            )
-        (durable,) = _one(connection, b"SHOW synchronous_commit")
-        if durable == "off":
-            raise ConfigurationError(
-                f"{self.address.url}: synchronous_commit is off for this user or database, so a crash of "
-                "the server loses events that were acknowledged: "
-                "ALTER ROLE … SET synchronous_commit = on"
             )
         (encoding,) = _one(connection, b"SHOW server_encoding")
         if encoding != "UTF8":
@@ -171,6 +324,11 @@ class Server:
                 f"no store at {self.address.url} (schema {self.address.schema}); give an existing one"
             )
         if found != SCHEMA_VERSION:
+            if self.standby:
+                raise SchemaMismatch(
+                    f"{self.address.url} has schema version {found}, this Refold expects "
+                    f"{SCHEMA_VERSION}, and a standby cannot be brought up to date: open the primary once"
+                )
             self._migrate(connection)
 
     def _schema(self, connection: Connection[Any]) -> int:
@@ -243,7 +401,8 @@ class Server:
             return StoreCorrupt(f"{what}; the database is damaged: restore a backup")
         if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
             return StoreError(f"{what}; somebody has dropped the tables: restore a backup")
-        return StoreError(f"{what}; look at the server, and at the network between")
+        found = StoreError(f"{what}; look at the server, and at the network between")
+        return found.soon() if isinstance(error, psycopg.OperationalError) else found
 
 
 def _one(connection: Connection[Any], query: bytes, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
