@@ -26,6 +26,10 @@ class Claims(Protocol):
         """Runs of ours that want attention, and at most `room` that nobody else has, now ours."""
         ...
 
+    def asked(self, blocked: Collection[str]) -> list[str]:
+        """Those of the runs which nobody may be able to execute that have mail, and that `due` left out."""
+        ...
+
     def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
         """Runs in the middle of something, in order: ours, and those whose owner is gone, now ours."""
         ...
@@ -82,6 +86,9 @@ class Alone:
     def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
         return self._store.due(now, limit + len(skip))
 
+    def asked(self, blocked: Collection[str]) -> list[str]:
+        return []
+
     def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
         return self._store.running(after, limit)
 
@@ -135,6 +142,10 @@ class Shared:
     def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
         self._free()
         found: list[str] = self._leases.due(now, limit, list(skip), room)
+        return found
+
+    def asked(self, blocked: Collection[str]) -> list[str]:
+        found: list[str] = self._leases.mailed(list(blocked)) if blocked else []
         return found
 
     def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:

@@ -2,49 +2,39 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ..events import errors, types as t
+from ..events import types as t
 from ..events.blobs import bring_back
 from ..events.clock import (
     Clock,
     SystemClock,
     new_owner,
-    new_run_id,
-    to_datetime,
 )
 from ..events.errors import ConfigurationError, RunNotFound, StoreCorrupt
 from ..events.open import open_store
 from ..events.registry import Unknown, look_at_event
-from ..events.store import Store, Unit
+from ..events.store import Store
 from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
 from ..projections.core import CORE
 from ..projections.projection import Projection
+from .beginning import Beginning
 from .bodies import StepWrapper
 from .claims import claims_of
 from .closing import to_its_end
-from .family import Along
 from .handle import Handle
 from .lookup import Runs
-from .names import check_name, check_run_id, run_to_find
+from .names import run_to_find
 from .read_models import ReadModels
 from .repairing import Repairing
+from .schedule_plan import Schedule
+from .schedules import Schedules
 from .settings import Settings
-from .starting import (
-    KEYS,
-    Told,
-    existing_run,
-    input_digest,
-    key_append,
-    register,
-    start_of,
-    start_unit,
-    taken_by,
-)
+from .starting import register
 from .talking import Talking
 from .worker import Worker
 from .workflow import Workflow
@@ -58,7 +48,7 @@ END_PAGE = 500
 END_TAGS = frozenset(kind.TAG for kind in t.ENDS)
 
 
-class Engine(Talking, Repairing):
+class Engine(Beginning, Talking, Repairing):
     """Executes the runs of one store, inside your process and on your event loop.
 
         async with Engine("sqlite:///shop.db", workflows=[checkout]) as engine:
@@ -73,6 +63,7 @@ class Engine(Talking, Repairing):
         execute: False: only talk to the store (start, signal, cancel, look), another process executes.
         settings: see `Settings`.
         clock: replace time in tests.
+        schedules: what starts runs by itself; made, or changed, on entering (`refold.schedules`).
         projections: read models of your own, kept up beside the ones that every store has.
         step_wrappers: `async def wrapper(info, call)` around the body of every step, the first outermost.
 
@@ -89,6 +80,7 @@ class Engine(Talking, Repairing):
         execute: bool = True,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        schedules: Iterable[Schedule] = (),
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
     ) -> None:
@@ -102,6 +94,7 @@ class Engine(Talking, Repairing):
         self._holds = False
         self._worker: Worker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._declared = tuple(schedules)
         self._projections = (*CORE, *projections)
         self._around = compose(step_wrappers)
         self._views: ReadModels | None = None
@@ -114,6 +107,7 @@ class Engine(Talking, Repairing):
         given, self._loop = self._given, asyncio.get_running_loop()
         self._store = store = open_store(given) if isinstance(given, str | os.PathLike) else given
         try:
+            self.schedules.declare(store, self._declared)
             if self.execute:
                 owner = new_owner()
                 claims = claims_of(store, owner, self.settings.lease_ttl, self.settings.lease_refresh)
@@ -179,113 +173,10 @@ class Engine(Talking, Repairing):
             raise ConfigurationError("this engine does not execute: make it with Engine(…, execute=True)")
         return self._worker
 
-    # ---- starting
-
-    async def start(
-        self,
-        workflow: Workflow[..., R],
-        *args: Any,
-        id: str | None = None,
-        key: str | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        trace_id: str | None = None,
-        timeout: float | None = None,
-        trigger: str = "manual",
-        by: str = "user",
-    ) -> Handle[R]:
-        """Store a new run, durable when this returns, and begin it.
-
-        The same `id` (or the same `key`) with the same workflow and input gives the run that exists.
-
-        Args:
-            args: what the handler gets after `ctx`, by position; checked before anything is written.
-            id: the run's id; default: a UUIDv7.
-            key: idempotency key; unlike `id` it does not become the run's name.
-            attributes: labels to find the run by (JSON values).
-            trace_id: W3C trace id to continue; default: a new one.
-            timeout: seconds the run may take, restarts included; default: the workflow's.
-            trigger: what started it, for people.
-            by: who started it.
-
-        Raises:
-            StartConflict: the id or key belongs to a run of another workflow or with other input.
-            ValueRefused: an argument does not fit the handler's annotation, or has no JSON form.
-            ConfigurationError: bad id, or not a workflow this engine has.
-            StoreError: nothing was started.
-        """
-        flow = self._registered(workflow)
-        run_id = check_run_id(id) if id is not None else new_run_id()
-        for value, what in ((key, "start key"), (by, "by"), (trigger, "trigger"), (trace_id, "trace id")):
-            if value is not None or what in ("by", "trigger"):
-                check_name(value, what)
-        packed = flow.encode_args(args)
-        digest = input_digest(flow.name, packed)
-        existing = existing_run(self.store, id, key, flow, digest)
-        if existing is not None:
-            if key is not None:
-                await self._bind_key(key, existing, digest)
-            return Handle(self, existing, flow)
-        started = start_of(
-            flow, packed, self.settings, to_datetime(self.clock.now()), key=key or "", attributes=attributes,
-            trigger=trigger, trace=trace_id, timeout=timeout, by=by, clock=self.clock,
-        )  # fmt: skip
-        extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
-        try:
-            await self._store_start(flow, run_id, started, extra)
-        except errors.AppendRefused as refused:
-            found = existing_run(self.store, id, key, flow, digest)
-            if found is None:
-                raise refused
-            return Handle(self, found, flow)
-        return Handle(self, run_id, flow)
-
-    async def run(self, workflow: Workflow[..., R], *args: Any, **options: Any) -> R:
-        """`start` and wait for the result."""
-        handle: Handle[R] = await self.start(workflow, *args, **options)
-        return await handle.result()
-
-    async def _bind_key(self, key: str, run_id: str, digest: str) -> None:
-        """The run was there under its id; from now on it is the key's, too."""
-        if self.store.read(KEYS + key, 0, 1):
-            return
-        unit = Unit(key_append(key, run_id, digest, to_datetime(self.clock.now())).appends)
-        try:
-            await self._append(unit)
-        except errors.AppendRefused:
-            taken_by(self.store, key, run_id, digest)
-
-    async def _append(self, unit: Unit) -> None:
-        if self._worker is None:
-            (refusal,) = self.store.commit([unit])
-            if refusal is not None:
-                raise errors.AppendRefused(refusal.stream, refusal.expected, refusal.found)
-            return
-        told = Told()
-        self._worker.log.append(unit, told, retry=False)
-        await told.durable()
-
-    async def _store_start(
-        self, flow: Workflow[Any, Any], run_id: str, started: t.RunStarted, extra: Along
-    ) -> None:
-        if self._worker is None:
-            await self._append(start_unit(run_id, started, extra))
-            return
-        if self._worker.log.full:
-            await self._worker.log.room()
-        told = Told()
-        self._worker.start_run(flow, run_id, started, extra, told)
-        await told.durable()
-
-    def _registered(self, workflow: Any) -> Workflow[Any, Any]:
-        self.check_loop()
-        if not isinstance(workflow, Workflow):
-            raise ConfigurationError(f"start() expects a @workflow, got {workflow!r}")
-        if self.execute and (workflow.name, workflow.version) not in self.workflows:
-            raise errors.NotRegistered(
-                f"workflow {workflow.name!r} version {workflow.version!r} is not registered: "
-                f"Engine(…, workflows=[{workflow.name}])"
-            )
-        return workflow
+    @property
+    def schedules(self) -> Schedules:
+        """What starts runs by itself: `create`, `list`, `next`, `pause` …"""
+        return Schedules(self)
 
     # ---- talking to runs
 

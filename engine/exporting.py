@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from ..events.errors import ConfigurationError, RunNotFound
 from ..events.store import Reading
-from ..events.stream import Row
+from ..events.stream import Row, is_run
 from ..events.transfer import Progress, export_log, family_of, merged, read_stream, scan_log, streams_of
 from ..projections.exports.cloud_events import cloud_events
 from ..projections.exports.graph import dot, mermaid
@@ -33,7 +33,9 @@ def export(
             raise RunNotFound(run_id)
     if format == "cloudevents":
         return cloud_events(_rows(store, runs))
-    ids = [work.run_id for work, _ in store.all_work()] if runs is None else list(dict.fromkeys(runs))
+    if runs is None:
+        runs = [work.run_id for work, _ in store.all_work() if is_run(work.run_id)]
+    ids = list(dict.fromkeys(runs))
     draw = {"trace": trace, "mermaid": mermaid, "dot": dot}[format]
     return draw(ids, lambda run_id: read_stream(store, run_id, store.tail(run_id).version))
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw, structs
 
-from ..events import types as t
+from ..events import locks, types as t
 from ..events.blobs import Contents, bring_back, put_all_away, put_away
 from ..events.clock import new_event_id, seed_below
 from ..events.errors import StoreError
@@ -77,7 +77,8 @@ def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -
         workflow=workflow.name, workflow_version=workflow.version, args=event.args,
         seed=seed_below(above.seed, event.run_id),
         attributes={name: value for name, value in parent.ctx.attributes.items() if name != "title"},
-        trigger="parent", runtime=workflow.runtime, timeout_s=workflow.options.timeout or 0.0,
+        trigger="parent", is_triggered_by_hook=above.is_triggered_by_hook, runtime=workflow.runtime,
+        timeout_s=workflow.options.timeout or 0.0,
         ancestors=(*above.ancestors, Ancestor(parent.run_id, above.workflow)), child=event.child,
         detached=event.detached, max_depth=above.max_depth, files=above.files, id=new_event_id(),
         at=event.at, by=above.by, cause=event.id, trace=above.trace,
@@ -99,6 +100,7 @@ def next_of(live: Any, event: t.RunContinued) -> tuple[Newborn, Along]:
         attributes=run.ctx.attributes, trigger="continue_as_new", runtime=run.workflow.runtime,
         timeout_s=before.timeout_s, ancestors=before.ancestors, child=before.child, detached=before.detached,
         max_depth=before.max_depth, continued_from=run.run_id, carried=carried, files=before.files,
+        lock=before.lock, is_triggered_by_hook=before.is_triggered_by_hook,
         spent_before=spent, id=new_event_id(), at=event.at, by=before.by, cause=event.id, trace=before.trace,
     )  # fmt: skip
     return born(event.next_run, run.workflow, started)
@@ -121,7 +123,9 @@ def goes_on(live: Any, end: t.RunContinued, before: list[Event]) -> tuple[t.RunC
         unseen = []
     end = structs.replace(end, inbox=unseen[-1].version if unseen else seen)
     following, along = next_of(live, end)
-    return end, ([following], along + Along(posts=onward.posts(unseen, end.next_run)))
+    posts = onward.posts(unseen, end.next_run)
+    posts += locks.handed_on(live.run_id, end.next_run, live.run.started, end)
+    return end, ([following], along + Along(posts=posts))
 
 
 def follows(live: Any, command: Command, event: Event) -> Concerns:
@@ -136,7 +140,8 @@ def follows(live: Any, command: Command, event: Event) -> Concerns:
         assert isinstance(event, t.ChildCancelled)
         return [], Along(posts=(cancel_message(live.run_id, event),))
     if kind in t.ENDS:
-        return [], Along(posts=end_message(live.run_id, live.run.started, event, live.untold))
+        posts = end_message(live.run_id, live.run.started, event, live.untold)
+        return [], Along(posts=posts + locks.freed(live.run_id, live.run.started, event))
     return None
 
 
@@ -172,9 +177,9 @@ def end_message(run_id: str, started: t.RunStarted, end: Event, spent: Spent) ->
 def last_words(
     run_id: str, started: t.RunStarted, end: t.RunTerminated, spent: Spent, children: Iterable[str]
 ) -> tuple[Post, ...]:
-    """What a run that is stopped hard tells its children that are waited for, and its parent."""
+    """What a run that is stopped hard tells its children that are waited for, its parent and its lock."""
     told = tuple(terminate_message(child, end) for child in children)
-    return told + end_message(run_id, started, end, spent)
+    return told + end_message(run_id, started, end, spent) + locks.freed(run_id, started, end)
 
 
 def _failure(end: Event) -> t.Failure | None:

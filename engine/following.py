@@ -7,6 +7,7 @@ from typing import Any
 
 from ..events.clock import own_timers
 from ..events.errors import StoreBusy, StoreError
+from ..events.stream import SCHEDULES
 from . import blocked
 
 _log = logging.getLogger("refold.worker")
@@ -144,10 +145,13 @@ class Following:
         worker = self._worker
         now = worker.clock.now()
         limit = PAGE + len(worker.live)
-        due, newborn = worker.claims.due(now, limit, worker.blocked, worker.room), False
+        skip = worker.blocked.keys() | worker.schedules.elsewhere
+        due, newborn = worker.claims.due(now, limit, skip, worker.room), False
         for run_id in due:
             live = worker.live.get(run_id)
-            if live is None:
+            if run_id.startswith(SCHEDULES):
+                worker.schedules.attend(run_id)
+            elif live is None:
                 worker.recovery.enqueue(run_id)
                 if run_id in worker.blocked:
                     blocked.take_requests(worker, run_id)
@@ -155,6 +159,8 @@ class Following:
                 newborn = True  # its row does not say yet that it has begun: an empty inbox for each child
             elif not live.lost:
                 worker.drain_inbox(live)
+        for run_id in worker.claims.asked(worker.blocked):
+            blocked.take_requests(worker, run_id)  # every worker may have left it out: whoever sees it, acts
         for run_id in worker.claims.ended(worker.ends.awaited() - worker.live.keys()):
             worker.recovery.enqueue(run_id)
         found = sum(run_id not in worker.blocked for run_id in due)

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from ..events.errors import ConfigurationError, RunNotFound
+from ..events.stream import NO_RUNS
 
 _TAKEN = re.compile(r"~r?[0-9]+$")
 LONGEST = 200
@@ -24,9 +25,10 @@ def check_name(value: Any, what: str) -> str:
 def check_run_id(value: Any) -> str:
     """The value, if it can be a run's id. Raises `ConfigurationError`."""
     name = check_name(value, "run id")
-    if "/" in name or name != name.strip() or name == "key":  # `key/…` are the streams of start keys
+    if "/" in name or name != name.strip() or f"{name}/" in NO_RUNS:
         raise ConfigurationError(
-            f"run id {name!r}: expected no '/', no spaces around it, and not the word 'key' alone"
+            f"run id {name!r}: expected no '/', no spaces around it, and not the word "
+            f"{' or '.join(repr(prefix[:-1]) for prefix in NO_RUNS)} alone"
         )
     if _TAKEN.search(name):
         raise ConfigurationError(
@@ -57,7 +59,7 @@ def check_seconds(value: Any, what: str) -> None:
 
 def run_to_find(value: Any) -> str:
     """The value, if a run could have this id: a store cannot look for anything else. Raises `RunNotFound`."""
-    if not isinstance(value, str) or not _is_unicode(value):
+    if not isinstance(value, str) or not _is_unicode(value) or value.startswith(NO_RUNS):
         raise RunNotFound(value)
     return value
 

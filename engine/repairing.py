@@ -12,12 +12,14 @@ from ..events import types as t
 from ..events.blobs import put_all_away
 from ..events.clock import Clock, new_event_id, new_run_id, new_trace_id, to_datetime
 from ..events.errors import ActRefused, AppendRefused, ConfigurationError, RunNotFound
-from ..events.store import Append, Store, Unit
+from ..events.locks import look_at
+from ..events.store import Append, Post, Store, Unit
 from ..events.stream import INBOX, Tail, chain
 from ..events.types import Event
 from ..events.work import WorkFold
 from . import rewind
 from .loader import History, whole_history
+from .locks import hold, locked
 from .names import check_name, check_run_id, check_text, run_to_find
 from .worker import Worker
 
@@ -70,7 +72,8 @@ class Repairing:
 
         Of a run whose compensation failed, exactly what could not be undone is tried again.
 
-        Raises `ActRefused` for a run that has not ended or ended otherwise, `RunNotFound`, `StoreError`.
+        Raises `ActRefused` for a run that has not ended or ended otherwise, `Locked` when another run holds
+        its concurrency key by now, `RunNotFound`, `StoreError`.
         """
         check_text(reason, "reason")
         history = self._ended_history(run_id)
@@ -86,7 +89,10 @@ class Repairing:
             kept, but = rewind.before_failure(history) if keep else (0, frozenset())
         planned = rewind.plan(history, kept, keep=keep, but=but)
         # The children first: what they said at their end is then out of date.
-        for child in self._to_retry(history, planned):
+        children = self._to_retry(history, planned)
+        if children:
+            self._check_lock(history)  # before any of them is brought back
+        for child in children:
             await self.retry(child, reason=reason, by=by)
         said = {"verb": "retry", "reason": reason, "mail": self.store.tail(run_id + INBOX).version}
         await self._repair(history, planned.events(self._heads(history, by), **said))
@@ -114,7 +120,7 @@ class Repairing:
     async def compensate(self, run_id: str, *, reason: str = "", by: str = "user") -> None:
         """Undo by hand what a run did, in reverse order; a run that goes on is stopped for it.
 
-        Raises `ActRefused` when there is nothing to undo, `RunNotFound`, `StoreError`.
+        Raises `ActRefused` when there is nothing to undo, `Locked`, `RunNotFound`, `StoreError`.
         """
         work = self.store.work(run_to_find(run_id))
         if work is None:
@@ -144,15 +150,18 @@ class Repairing:
         )
 
     async def fork(
-        self, run_id: str, *, at: int | None = None, id: str | None = None, by: str = "user"
-    ) -> str:
+        self, run_id: str, *, at: int | None = None, id: str | None = None, lock: str | None = None,
+        by: str = "user",
+    ) -> str:  # fmt: skip
         """Make a new run that shares this one's history up to event `at` (default: all of it but its end).
 
-        Returns the new run's id. What the shared history completed is not done again.
+        Returns the new run's id. What the shared history completed is not done again. It holds no concurrency
+        key but the one given as `lock`.
 
         Raises `ActRefused` when a child of it is still open there, or something done there has been undone,
-        `ConfigurationError` for the id, `RunNotFound`, `StoreError`.
+        `ConfigurationError` for the id, `Locked` for the concurrency key, `RunNotFound`, `StoreError`.
         """
+        key = "" if lock is None else check_name(lock, "lock")
         new_id = check_run_id(id) if id is not None else new_run_id()
         if self.store.work(new_id) is not None:
             raise ConfigurationError(f"run id {new_id!r} is taken: give the fork another one")
@@ -180,7 +189,18 @@ class Repairing:
                 "fork it from an earlier event"
             )
         version = history.ends_at[kept - 1] if kept else 1
-        await self._append(_forked(history, shared, new_id, version, check_name(by, "by"), self.clock))
+        made = _forked(history, shared, new_id, version, check_name(by, "by"), self.clock, key)
+        if key:
+            start = shared[0].cause
+            assert isinstance(start, t.RunStarted)
+            now = {"at": to_datetime(self.clock.now()), "by": by}
+            started = structs.replace(start, lock=key, **now)
+            await hold(
+                self.store, self._append, new_id, started, started,
+                lambda posts: self._append(structs.replace(made, posts=posts)), named=id or "",
+            )  # fmt: skip
+        else:
+            await self._append(made)
         self._wake(new_id)
         return new_id
 
@@ -209,12 +229,23 @@ class Repairing:
     async def _repair(self, history: History, events: list[Event], *, wake: bool = True) -> None:
         """Append to a run that has ended. Raises `ActRefused` when somebody else has just done so."""
         run_id = history.run_id
+
+        async def store(posts: tuple[Post, ...] = ()) -> None:
+            await self._append(history.unit(events, posts))
+
         try:
-            await self._append(history.unit(events))
+            if wake and history.started.lock:
+                await hold(self.store, self._append, run_id, history.started, events[0], store)
+            else:
+                await store()
         except AppendRefused:
             raise ActRefused(f"run {run_id}: somebody else has just repaired it; look at it again") from None
         if wake:
             self._wake(run_id)
+
+    def _check_lock(self, history: History) -> None:
+        if history.started.lock and (lock := look_at(self.store, history.started.lock)).holder:
+            raise locked(lock)
 
     def _wake(self, run_id: str) -> None:
         if self._worker is not None:
@@ -249,7 +280,7 @@ def _has_something_to_undo(history: History) -> bool:
 
 
 def _forked(
-    history: History, shared: Iterable[Any], new_id: str, version: int, by: str, clock: Clock
+    history: History, shared: Iterable[Any], new_id: str, version: int, by: str, clock: Clock, lock: str
 ) -> Unit:
     """The unit that stores a fork: the shared causes and commands under the new run's name."""
     events: list[Event] = []
@@ -262,7 +293,7 @@ def _forked(
     assert isinstance(start, t.RunStarted)
     events[0] = structs.replace(
         start, key="", ancestors=(), child=0, forked_from=history.run_id, forked_at=version, trigger="fork",
-        by=by,
+        triggered_by=None, lock=lock, by=by,
     )  # fmt: skip
     stored, blobs = put_all_away(events)
     rows, _ = chain(new_id, Tail(), stored)

@@ -13,22 +13,22 @@ from typing import Any, cast
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import asdict
 
 from ..events import codec, types as t
 from ..events.clock import Clock, new_event_id, new_seed, new_trace_id
 from ..events.errors import ConfigurationError, RefoldError, StartConflict
 from ..events.store import Append, Store, Unit
-from ..events.stream import Tail, chain
+from ..events.stream import KEYS, Tail, chain
+from ..events.triggers import Trigger
 from . import artifacts, guard
 from .commands import clip
 from .family import Along, stored_start
-from .names import is_number
+from .names import check_name, is_number
+from .placement import AT_ONCE, Placement
 from .settings import Settings
 from .step import LONGEST_S
 from .workflow import Workflow
-
-KEYS = "key/"
-"""Prefix of the streams that hold start keys."""
 
 Registry = dict[tuple[str, str], Workflow[Any, Any]]
 """Workflows by name and version."""
@@ -170,17 +170,36 @@ def taken_by(store: Store, key: str, run_id: str | None, digest: str) -> str | N
 
 
 def start_of(
-    flow: Workflow[Any, Any], args: Raw, settings: Settings, at: datetime, *, key: str, trigger: str,
-    attributes: Mapping[str, Any] | None, trace: str | None, timeout: float | None, by: str,
-    clock: Clock | None = None,
+    flow: Workflow[Any, Any], args: Raw, settings: Settings, at: datetime, *, key: str,
+    trigger: str | Trigger, attributes: Mapping[str, Any] | None, trace: str | None,
+    timeout: float | None, by: str, clock: Clock | None = None, place: Placement = AT_ONCE,
 ) -> t.RunStarted:  # fmt: skip
     """The first event of a run. Raises `ValueRefused`, `ConfigurationError`."""
+    came = check_trigger(trigger)
     return t.RunStarted(
         workflow=flow.name, workflow_version=flow.version, args=args, seed=new_seed(clock), key=key,
-        attributes=plain_attributes(attributes or {}), trigger=trigger, runtime=flow.runtime,
+        attributes=plain_attributes(attributes or {}), trigger=came.kind, runtime=flow.runtime,
+        triggered_by=None if came == Trigger(came.kind) else came, is_triggered_by_hook=came.kind == "hook",
         timeout_s=check_timeout(timeout, flow), max_depth=settings.max_depth,
         files=artifacts.root(settings.files), id=new_event_id(), at=at, by=by, trace=trace or new_trace_id(),
+        **asdict(place),
     )  # fmt: skip
+
+
+def check_trigger(trigger: Any) -> Trigger:
+    """What started a run, as it is stored. Raises `ConfigurationError`."""
+    if not isinstance(trigger, Trigger):
+        return Trigger(check_name(trigger, "trigger"))
+    for value, what in (
+        (trigger.path, "path"), (trigger.name, "name"), (trigger.topic, "topic"), (trigger.run_id, "run"),
+    ):  # fmt: skip
+        if value != "":
+            check_name(value, f"{what} of the trigger")
+    moment: Any = trigger.nominal_at
+    if moment is not None and not (isinstance(moment, datetime) and moment.tzinfo is not None):
+        raise ConfigurationError(f"trigger of a schedule: {moment!r:.80} is no datetime with a time zone")
+    check_name(trigger.kind, "trigger")
+    return trigger
 
 
 def check_timeout(timeout: float | None, flow: Workflow[Any, Any]) -> float:

@@ -27,8 +27,10 @@ from .family import Along, Newborn
 from .following import Following
 from .idle import Idle
 from .live import LiveRun, Told
+from .placement import may_wait
 from .recovery import RETRY_S, Recovery
 from .run import Run
+from .schedule_firing import Firing
 from .settings import Settings
 from .starting import start_unit
 from .watchdog import Watchdog
@@ -69,6 +71,7 @@ class Worker:
         self._mailed: set[str] = set()
         self.recovery = Recovery(self)
         self.following = Following(self)
+        self.schedules = Firing(self)
 
     # ---- life
 
@@ -132,7 +135,8 @@ class Worker:
     ) -> None:  # fmt: skip
         """Store a new run and begin it; `told` hears when that is durable, or why it is refused."""
         # Never two handlers of one run: whoever asks for an id that is on its way is told once it is stored.
-        if run_id in self.live or self.recovery.holds(run_id) or not self.has_room or self.closing:
+        on_its_way = run_id in self.live or self.recovery.holds(run_id)
+        if on_its_way or not self.has_room or self.closing or may_wait(started):
             self._store_start(run_id, started, along, told)
             return
         run = Run(flow, run_id, started)
@@ -147,6 +151,9 @@ class Worker:
         here = self.workflows.get((newborn.workflow.name, newborn.workflow.version))
         # `look` may have seen it first: never two handlers of one run.
         brought = run_id in self.live or self.recovery.loads(run_id)
+        if may_wait(newborn.started):
+            self.following.look_soon()
+            return
         if here is None or brought or not self.has_room or self.closing:
             self.recovery.enqueue(run_id)
             return
@@ -207,12 +214,15 @@ class Worker:
         return len(self.live) - len(self._idle) < self.settings.max_active
 
     def _store_start(self, run_id: str, started: t.RunStarted, along: Along, told: Told) -> None:
-        """Too many runs are busy: this one is stored now and begun later."""
+        """This run is stored now and begun later: too many are busy, or it has to wait for its turn."""
 
         def stored(error: RefoldError | None) -> None:
             if error is None:
                 self.claims.let_go(run_id)  # another worker may have room
-                self.recovery.enqueue(run_id)
+                if may_wait(started):
+                    self.following.look_soon()
+                else:
+                    self.recovery.enqueue(run_id)
             told(error)
 
         self.log.append(start_unit(run_id, started, along), stored, retry=False)
@@ -326,9 +336,12 @@ class Worker:
         if live.flight.bodies:  # they unwind, and what they still record belongs to the run
             self._ending.append(live)
         self.ends.tell(live.run_id, end)
+        self.schedules.run_ended(live.run_id)
         if isinstance(end, t.RunContinued):
             self.mail_for(live.run_id)  # what came while its last append was under way goes along
         self._has_room_again()
+        if live.run.started.queue:
+            self.following.look_soon()  # its place is free
 
     def _has_room_again(self) -> None:
         self.recovery.wake()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .store import Refusal, Unit
-from .stream import INBOX, Row, Tail, row_hash
+from .stream import Row, Tail, row_hash
 
 
 def admit(
@@ -22,7 +22,7 @@ def admit(
         if append.rows:
             moved[stream] = Tail(append.rows[-1].version, append.rows[-1].hash)
     for post in unit.posts:
-        stream = post.run_id + INBOX
+        stream = post.stream
         tail = moved.get(stream) or tails.get(stream) or look_up(stream)
         if post.expected not in (-1, tail.version):
             return Refusal(stream, post.expected, tail.version)

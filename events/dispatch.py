@@ -6,13 +6,13 @@ from typing import NamedTuple
 from msgspec.structs import asdict
 
 from .registry import look_at_event
+from .schedule_work import ScheduleFold
 from .store import Store
-from .stream import INBOX, Row
+from .stream import INBOX, SCHEDULES, Row, is_run
 from .types import Event
 from .work import Work, WorkFold
 
 _BATCH = 5_000
-_KEYS = "key/"
 TRIES = 3
 
 
@@ -27,15 +27,17 @@ class WorkDifference(NamedTuple):
 
 def fold_work(rows: Iterable[Row]) -> dict[str, tuple[Work, int]]:
     """`work` rows with their `mail`, by run id, folded from rows of any streams in their order."""
-    folds: dict[str, WorkFold] = {}
+    folds: dict[str, WorkFold | ScheduleFold] = {}
     mail: dict[str, int] = {}
     for row in rows:
         if row.stream.endswith(INBOX):
             mail[row.stream.removesuffix(INBOX)] = row.version
-        elif not row.stream.startswith(_KEYS):
+        elif (schedule := row.stream.startswith(SCHEDULES)) or is_run(row.stream):
             event = look_at_event(row.tag, row.state, row)
             if isinstance(event, Event):
-                folds.setdefault(row.stream, WorkFold(row.stream)).apply(event)
+                if row.stream not in folds:
+                    folds[row.stream] = (ScheduleFold if schedule else WorkFold)(row.stream)
+                folds[row.stream].apply(event)
     return {run_id: (fold.row(), mail.get(run_id, 0)) for run_id, fold in folds.items()}
 
 

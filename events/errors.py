@@ -16,6 +16,7 @@ RefoldError
 ├── RunNotFound
 ├── RunEnded                      the run is over: nothing can be sent to it
 ├── StartConflict                 same id or key, other workflow or input
+│   └── Locked                    another run holds the concurrency key
 ├── ActRefused                    what was asked of a run is not possible as it stands
 │   ├── VoteRefused               … of a gate: who votes, what for, or when
 │   └── InboxFull                 … because too much has been sent to it already
@@ -155,6 +156,18 @@ class StartConflict(RefoldError):
     def __init__(self, message: str, run_id: str) -> None:
         super().__init__(message)
         self.run_id = run_id
+
+
+class Locked(StartConflict):
+    """A concurrency key (`start(…, lock=…)`) is held by another run; `run_id` names it, `key` the key."""
+
+    def __init__(self, key: str, run_id: str, since: str) -> None:
+        super().__init__(
+            f"lock {key!r} is held by run {run_id!r} since {since}: wait until that run has ended, or cancel "
+            "it; runs that are to wait for their turn belong in a queue",
+            run_id,
+        )
+        self.key = key
 
 
 class RunFailed(RefoldError):

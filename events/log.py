@@ -16,7 +16,6 @@ from time import perf_counter
 
 from .errors import AppendRefused, RefoldError, StoreError
 from .store import Refusal, Store, Unit
-from .stream import INBOX
 
 Done = Callable[[RefoldError | None], None]
 """Told once whether the unit is durable (None) or why it never will be."""
@@ -224,7 +223,7 @@ class Log:
                 found = self.store.read(append.stream, append.expected, 1)
                 return bool(found) and found[0].hash == append.rows[0].hash
             for post in unit.posts:
-                stream = post.run_id + INBOX
+                stream = post.stream
                 if stream not in inboxes:
                     after = max(self.store.tail(stream).version - LOOK_BACK, 0)
                     inboxes[stream] = {row.state for row in self.store.read(stream, after)}

@@ -89,7 +89,7 @@ class MemoryStore(POPOApplicationRecorder):
             if work.run_id not in self._mail:
                 self._mail[work.run_id] = self.tail(work.run_id + INBOX).version
         inboxes = {append.stream for append in unit.appends if append.stream.endswith(INBOX)}
-        for stream in inboxes.union(post.run_id + INBOX for post in unit.posts):
+        for stream in inboxes.union(post.stream for post in unit.posts):
             run_id = stream.removesuffix(INBOX)
             if run_id in self._mail:
                 self._mail[run_id] = self.tail(stream).version

@@ -18,6 +18,7 @@ from .postgres_connect import Patient, unhurried
 from .postgres_leases import Leases
 from .postgres_library import LibraryRecorder
 from .postgres_server import Server, named_queries
+from .postgres_statement import Statement
 from .store import Refusal, Unit
 from .stream import INBOX, Row, Tail
 from .work import Work
@@ -31,6 +32,7 @@ UNITS = 100
 BACK = 1_000
 """How many commits may become visible before one with a lower number without being missed by `changed`."""
 _EVERYTHING = 2**62
+_TRUE = b"\1"
 _MET_ANOTHER = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
 
 
@@ -46,6 +48,8 @@ class PostgresStore(LibraryRecorder):
         self._server = Server(url, create=create, reading=reading)
         self.url = self._server.address.url
         self._queries = named_queries(self._server.address.schema)
+        self._append_all = Statement("append", self._queries["append"])
+        self._append_rows = Statement("append_rows", self._queries["append_rows"])
         self._holding: Connection[Any] | None = None
         self.leases = Leases(self._server, self._queries, self._rows, lambda: self._executor()[0])
         """Which of the runs are this process's, when many execute this log."""
@@ -76,19 +80,37 @@ class PostgresStore(LibraryRecorder):
                     raise server.typed(error, "write") from error
                 raise
 
-    def _quickly(self, connection: Connection[Any], batch: "Batch") -> bool:
+    def _quickly(self, connection: Patient, batch: "Batch") -> bool:
         """Everything in one statement, as it is in most commits; False: something stands in the way."""
         try:
-            # Who executes nothing speaks to somebody who does.
-            cursor = self._append(connection, batch, notify=self.leases.owner is None)
+            stored = self._append(connection, batch, prepare=self._server.address.prepare)
         except _MET_ANOTHER:
             return False
-        found = cursor.fetchone()
-        if not found or not found[0]:
+        if not stored:
             return False
         self._own += bool(batch.rows)
         self._acknowledge(batch)
+        if self.leases.owner is None:  # who executes nothing speaks to somebody who does
+            self._hint(connection)
         return True
+
+    def _append(self, connection: Patient, batch: Batch, *, prepare: bool = False) -> bool:
+        """False: a stream is not where it is expected to be."""
+        wanted = self._append_all if batch.works or batch.blobs else self._append_rows
+        parameters = batch.parameters() | {"owner": self.leases.owner}
+        found = wanted.execute(connection, parameters, prepare=prepare)
+        return found.get_value(0, 0) == _TRUE
+
+    def _hint(self, connection: Patient) -> None:
+        """Tell listening workers that there is something; not in the transaction of what there is.
+
+        A transaction with a NOTIFY has a lock of the whole server's while it commits: clients who start runs
+        would wait for each other's disk. One that has nothing else does not wait for the disk.
+        """
+        try:
+            connection.execute(self._queries["hint"], {"channel": self.leases.channel})
+        except psycopg.Error:  # what it is about is stored, and found by whoever looks from time to time
+            self._server.drop_writer()
 
     def _acknowledge(self, batch: Batch) -> None:
         """A server that we meet later must have this; what was stored before it is older there, too."""
@@ -96,20 +118,18 @@ class PostgresStore(LibraryRecorder):
             last = batch.rows[-1]
             self._server.acknowledged = text_of(last.stream), last.version, last.hash
 
-    def _append(self, connection: Connection[Any], batch: Batch, *, notify: bool) -> psycopg.Cursor[Any]:
-        told = {"owner": self.leases.owner, "notify": notify, "channel": self.leases.channel}
-        return connection.execute(self._queries["append"], batch.parameters() | told)
-
-    def _carefully(self, connection: Connection[Any], units: Sequence[Unit]) -> list[Refusal | None]:
+    def _carefully(self, connection: Patient, units: Sequence[Unit]) -> list[Refusal | None]:
         """Look where all streams are, then store what fits; again when somebody else was there in between."""
         met: Exception | None = None
         for _ in range(TRIES):
             try:
                 with connection.transaction():
                     refusals, batch, mail, notify = self._admitted(connection, units)
-                    self._store(connection, batch, mail, notify)
+                    self._store(connection, batch, mail)
                 self._own += bool(batch.rows)
                 self._acknowledge(batch)
+                if notify:
+                    self._hint(connection)
                 return refusals
             except _MET_ANOTHER as error:
                 met = error
@@ -144,13 +164,13 @@ class PostgresStore(LibraryRecorder):
 
     def _tails(self, connection: Connection[Any], units: Sequence[Unit]) -> dict[str, Tail]:
         names = {append.stream for unit in units for append in unit.appends}
-        names.update(post.run_id + INBOX for unit in units for post in unit.posts)
+        names.update(post.stream for unit in units for post in unit.posts)
         found = connection.execute(self._queries["tails"], {"streams": texts(sorted(names))})
         return {name_of(stream): Tail(version, last) for stream, version, last in found}
 
-    def _store(self, connection: Connection[Any], batch: Batch, mail: dict[str, int], notify: bool) -> None:
+    def _store(self, connection: Patient, batch: Batch, mail: dict[str, int]) -> None:
         batch.heads.clear()  # checked already, against this transaction's own reading
-        self._append(connection, batch, notify=notify)
+        self._append(connection, batch)
         if mail:
             runs = sorted(mail)
             grown = {"runs": texts(runs), "versions": [mail[run] for run in runs]}
@@ -164,13 +184,14 @@ class PostgresStore(LibraryRecorder):
                 connection, own = server.writer(), 0
                 with unhurried(connection), connection.transaction():
                     while some := list(islice(left, UNITS)):
-                        refusals, batch, mail, notify = self._admitted(connection, some)
+                        refusals, batch, mail, _ = self._admitted(connection, some)
                         for refusal in refusals:
                             if refusal is not None:
                                 raise AppendRefused(refusal.stream, refusal.expected, refusal.found)
-                        self._store(connection, batch, mail, notify)
+                        self._store(connection, batch, mail)
                         own += bool(batch.rows)
                 self._own += own  # not before: a refused one takes all of them back
+                self._hint(connection)
             except psycopg.Error as error:
                 server.drop_writer()
                 raise server.typed(error, "write") from error

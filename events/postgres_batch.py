@@ -71,6 +71,11 @@ class Batch:
             "seen": [work.seen for work in works],
             "generations": [work.generation for work in works],
             "statuses": [work.status for work in works],
+            "queues": [work.queue for work in works],
+            "priorities": [work.priority for work in works],
+            "queue_keys": [work.queue_key for work in works],
+            "tags_wanted": [work.run_on for work in works],
+            "begun": [work.begun_at for work in works],
             "digests": list(self.blobs),
             "contents": list(self.blobs.values()),
         }

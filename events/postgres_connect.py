@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 from psycopg import Connection
@@ -38,9 +38,13 @@ class Patient(Connection[Any]):
         try:
             return super().wait(_no_longer(gen, self.patience_s), *args, **options)
         except Silent:
-            self.silent = True
-            self.pgconn.finish()  # and not cancelled: that would let a commit pass that no standby has
-            raise
+            self.give_up()
+
+    def give_up(self) -> NoReturn:
+        """Raises `Silent`. Nothing is cancelled: that would let a commit pass that no standby has."""
+        self.silent = True
+        self.pgconn.finish()
+        raise Silent(f"the server has not answered for {self.patience_s:g} s")
 
 
 @contextmanager
@@ -63,7 +67,7 @@ def _no_longer(gen: PQGen[RV], patience_s: float) -> PQGen[RV]:
             if ready:
                 until = monotonic() + patience_s
             elif monotonic() > until:
-                raise Silent(f"the server has not answered for {patience_s:g} s")
+                raise Silent
             wanted = gen.send(ready)
     except StopIteration as end:
         answer: RV = end.value

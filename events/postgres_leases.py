@@ -78,6 +78,11 @@ class Leases:
         ours = self._ask("due_of_ours", limit=limit, **asked)
         return [name_of(run) for run in dict.fromkeys(row[0] for row in (*claimed, *ours))]
 
+    def mailed(self, runs: list[str]) -> list[str]:
+        """Those that have messages, and no living worker but perhaps us."""
+        found = self._ask("mailed", runs=texts(runs), owner=self.owner)
+        return [name_of(run) for (run,) in found]
+
     def running(self, after: str, limit: int, skip: list[str], room: int) -> list[str]:
         """See `Store.running`: as in `due`."""
         asked: dict[str, Any] = {"after": text_of(after), "owner": self.owner}

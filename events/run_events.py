@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from .event import Event, Failure, Spent
+from .triggers import Trigger
 
 
 class Ancestor(Struct, frozen=True):
@@ -62,6 +63,22 @@ class RunStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
     """… up to this version of its stream."""
     files: str = ""
     """Folder under which the run keeps `artifacts/RUN` and `logs/RUN`; empty: none."""
+    start_at: datetime | None = None
+    """Not to begin before; None: at once."""
+    queue: str = ""
+    """The queue in which it waits for its place; empty: none."""
+    priority: int = 0
+    """Among those that wait in its queue: the lower the sooner."""
+    queue_key: str = ""
+    """Whose run it is, for limits for each key and for taking turns; empty: nobody's."""
+    run_on: str = ""
+    """Tag that a worker must have to execute it; empty: any worker."""
+    lock: str = ""
+    """Concurrency key that it holds until it ends; empty: none."""
+    triggered_by: Trigger | None = None
+    """What belongs to `trigger`; None: nothing."""
+    is_triggered_by_hook: bool = False
+    """A hook started it, or a run above it: it calls no hooks itself."""
 
 
 class RunClaimed(Event, frozen=True, kw_only=True, omit_defaults=True):

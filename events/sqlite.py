@@ -172,7 +172,7 @@ def _tails(connection: sqlite3.Connection, units: Sequence[Unit]) -> dict[str, T
     if len(units) < _MANY:
         return {}
     names = {append.stream for unit in units for append in unit.appends}
-    names.update([post.run_id + INBOX for unit in units for post in unit.posts])
+    names.update([post.stream for unit in units for post in unit.posts])
     # SQLite's JSON ends a string at a NUL; such a name is looked up by itself.
     wanted = [name for name in names if "\0" not in name]
     tails = dict.fromkeys(wanted, Tail())

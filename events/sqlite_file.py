@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from urllib.parse import quote
 
 from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
@@ -61,7 +61,7 @@ class File:
         self._readers: list[sqlite3.Connection] = []
         if not create and not path.exists():
             raise StoreError(f"no store at {path}; give the path of an existing one")
-        if not create and path.is_file() and path.stat().st_size <= 1:  # SQLite takes one byte for none
+        if not create and _is_empty(path):
             raise StoreCorrupt(f"{path} is empty: it is no store, or one that was cut to nothing; restore it")
         try:
             self._open()
@@ -302,6 +302,15 @@ class File:
         with suppress(OSError), self.path.open("rb") as file:
             return file.read(72)[68:] == APPLICATION_ID.to_bytes(4, "big")
         return False
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether there is nothing in the file: one that is new is perhaps being made by another process."""
+    while path.is_file() and (file := path.stat()).st_size <= 1:  # SQLite takes one byte for none
+        if not 0 <= time() - file.st_mtime < BUSY_S:
+            return True
+        sleep(0.01)
+    return False
 
 
 def _code(error: Exception) -> int:

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from .stream import Row, Tail
+from .stream import INBOX, LOCKS, Row, Tail
 from .work import Work
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the tables in a SQLite file."""
 
 
@@ -32,15 +32,22 @@ class Append(Struct, frozen=True):
 class Post(Struct, frozen=True):
     """A message for a run's inbox: stored behind whatever is there, at the version it then gets.
 
-    Whoever posts need not know where the inbox stands, so correspondents never conflict.
+    Whoever posts need not know where the inbox stands, so correspondents never conflict. What is said about
+    a concurrency key is posted, too, to the stream of the key.
     """
 
     run_id: str
+    """Or the stream of a concurrency key, `lock/KEY`."""
     tag: str
     state: bytes
     """JSON of the event."""
     expected: int = -1
     """Version the inbox must be at, for a message that was checked against it; -1: any."""
+
+    @property
+    def stream(self) -> str:
+        """Where it is stored."""
+        return self.run_id if self.run_id.startswith(LOCKS) else self.run_id + INBOX
 
 
 class Unit(Struct, frozen=True):

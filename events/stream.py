@@ -19,6 +19,21 @@ GENESIS = bytes(32)
 
 INBOX = "/inbox"
 """Suffix of the stream that holds what others say to a run."""
+KEYS = "key/"
+"""Prefix of the streams that hold start keys."""
+QUEUES = "queue/"
+"""Prefix of the streams that hold the limits of queues."""
+LOCKS = "lock/"
+"""Prefix of the streams that say which run has a concurrency key."""
+SCHEDULES = "schedule/"
+"""Prefix of the streams of schedules."""
+NO_RUNS = (KEYS, QUEUES, LOCKS, SCHEDULES)
+"""Prefixes of all streams that are neither a run's nor its inbox; no run's id has a slash."""
+
+
+def is_run(stream: str) -> bool:
+    """Whether this is the stream of a run itself."""
+    return not stream.endswith(INBOX) and not stream.startswith(NO_RUNS)
 
 
 class Row(NamedTuple):

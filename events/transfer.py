@@ -7,17 +7,18 @@ from itertools import groupby
 
 from msgspec import Struct
 
+from . import locks
 from .blobs import references
 from .errors import RunNotFound, StartConflict, StoreCorrupt, UnknownEvent
 from .lines import Content, End, Header, Writer, read_log
 from .registry import decode_event, look_at_event
+from .schedule_work import ScheduleFold
 from .store import SCHEMA_VERSION, Append, Reading, Store, Unit
-from .stream import INBOX, Row, Tail, check_chain
+from .stream import INBOX, KEYS, LOCKS, NO_RUNS, SCHEDULES, Row, Tail, check_chain, is_run
 from .types import ChildStarted, RunContinued, RunStarted
 from .verify import verify
 from .work import WorkFold
 
-KEYS = "key/"
 PAGE = 1_000
 UNIT_BYTES = 8 * 1024 * 1024
 """As much of a file as is in memory at once, but for one larger line."""
@@ -227,8 +228,13 @@ class _Arrival:
         self.store, self.name, self.progress = store, name, progress
         self.streams: dict[str, _Stream] = {}
         self.folds: dict[str, WorkFold] = {}
+        self.schedules: dict[str, ScheduleFold] = {}
         self.referred: dict[str, Row] = {}
         self.brought: set[str] = set()
+        self.locked: dict[str, RunStarted] = {}
+        """Runs with a concurrency key, by id …"""
+        self.keys: dict[str, locks.Lock] = {}
+        """… and the keys, as the file leaves them."""
         self.events = self.total = self.line = 0
 
     def units(self, lines: Iterable[bytes | str]) -> Iterator[Unit]:
@@ -269,13 +275,22 @@ class _Arrival:
             stream.differs = row.hash != stream.here.hash
         for digest in references(row.tag, row.state):
             self.referred.setdefault(digest, row)
-        if not row.stream.endswith(INBOX) and not row.stream.startswith(KEYS):
+        if is_run(row.stream):
             with suppress(UnknownEvent):  # of a newer Refold: kept, and this run waits for it
                 event = decode_event(row.tag, row.state, row)
                 fold = self.folds.get(row.stream)
                 if fold is None:
                     fold = self.folds[row.stream] = WorkFold(row.stream)
                 fold.apply(event)
+                if isinstance(event, RunStarted) and event.lock:
+                    self.locked[row.stream] = event
+        elif row.stream.startswith(SCHEDULES):
+            with suppress(UnknownEvent):
+                fold_of = self.schedules.setdefault(row.stream, ScheduleFold(row.stream))
+                fold_of.apply(decode_event(row.tag, row.state, row))
+        elif row.stream.startswith(LOCKS) and row.version > stream.here.version:
+            with suppress(UnknownEvent):
+                self.keys[row.stream.removeprefix(LOCKS)] = locks.after(row)
         return row.version > stream.here.version and not stream.differs
 
     def _settle(self) -> None:
@@ -304,6 +319,8 @@ class _Arrival:
 
     def _conflict(self, owner: str, group: list[str]) -> str:
         what = f"start key {owner.removeprefix(KEYS)!r}" if owner.startswith(KEYS) else f"run {owner!r}"
+        if owner.startswith(NO_RUNS[1:]):
+            what = "{} {!r}".format(*owner.split("/", 1))
         for name in group:
             stream = self.streams[name]
             if stream.differs or (stream.there.version < stream.here.version and self._left(name, stream)):
@@ -325,6 +342,15 @@ class _Arrival:
         new = [run_id for run_id in self.folds if self.streams[run_id].added]
         for start in range(0, len(new), PAGE):
             yield Unit(works=tuple(self.folds[run_id].row() for run_id in new[start : start + PAGE]))
+        if fresh := tuple(fold.row() for name, fold in self.schedules.items() if self.streams[name].added):
+            yield Unit(works=fresh)
+        over_first = sorted(self.locked.items(), key=lambda one: self.folds[one[0]].state != "done")
+        for run_id, started in over_first:
+            lock = self.keys.get(started.lock) or locks.look_at(self.store, started.lock)
+            over = self.folds[run_id].state == "done"
+            if self.streams[run_id].added and (posts := locks.brought(lock, run_id, started, over)):
+                yield Unit(posts=posts)
+                self.keys[lock.key] = locks.Lock(lock.key, "" if over else run_id, version=lock.version + 1)
 
     def report(self) -> Imported:
         runs = [self.streams[run_id] for run_id in self.folds]
@@ -335,7 +361,7 @@ class _Arrival:
 
 
 def _owner(stream: str) -> str:
-    return stream.removesuffix(INBOX)
+    return stream if stream.startswith(NO_RUNS) else stream.removesuffix(INBOX)
 
 
 def _unit(rows: Sequence[Row]) -> Unit:

@@ -26,6 +26,7 @@ from .inbox_events import (
     SignalSent,
     VoteSent,
 )
+from .lock_events import LockFreed, LockRefused, LockTaken
 from .run_events import (
     Ancestor,
     AttributesChanged,
@@ -50,6 +51,18 @@ from .run_events import (
     RunRewound,
     RunStarted,
     RunTerminated,
+)
+from .schedule_events import (
+    ScheduleBackfilled,
+    ScheduleBuffered,
+    ScheduleChanged,
+    ScheduleCreated,
+    ScheduleDeleted,
+    ScheduleFired,
+    SchedulePaused,
+    ScheduleResumed,
+    ScheduleSkipped,
+    ScheduleTriggered,
 )
 from .step_events import (
     BranchSkipped,
@@ -124,6 +137,9 @@ __all__ = [
     "GateVoted",
     "InboxSkipped",
     "KeyTaken",
+    "LockFreed",
+    "LockRefused",
+    "LockTaken",
     "PatchApplied",
     "RequestSent",
     "RunAttention",
@@ -142,6 +158,16 @@ __all__ = [
     "RunRewound",
     "RunStarted",
     "RunTerminated",
+    "ScheduleBackfilled",
+    "ScheduleBuffered",
+    "ScheduleChanged",
+    "ScheduleCreated",
+    "ScheduleDeleted",
+    "ScheduleFired",
+    "SchedulePaused",
+    "ScheduleResumed",
+    "ScheduleSkipped",
+    "ScheduleTriggered",
     "SignalReceived",
     "SignalSent",
     "Spent",
@@ -237,6 +263,19 @@ FACTS: tuple[type[Event], ...] = (
     ChildEndSent,
     RequestSent,
     KeyTaken,
+    ScheduleCreated,
+    ScheduleChanged,
+    SchedulePaused,
+    ScheduleResumed,
+    ScheduleTriggered,
+    ScheduleBackfilled,
+    ScheduleFired,
+    ScheduleBuffered,
+    ScheduleSkipped,
+    ScheduleDeleted,
+    LockTaken,
+    LockFreed,
+    LockRefused,
 )
 ENDS: tuple[type[Event], ...] = (
     RunCompleted,

@@ -32,20 +32,30 @@ class Work(Struct, frozen=True):
     """Of the last claim."""
     status: str = ""
     """For `done`: how it ended (`completed`, `failed`, `cancelled` …)."""
+    queue: str = ""
+    priority: int = 0
+    queue_key: str = ""
+    run_on: str = ""
+    """These four as in `run.started`: they never change."""
+    begun_at: float | None = None
+    """Epoch seconds of its first claim; None: it has not begun."""
 
 
 class WorkFold:
     """Folds one run's events, in order, to its `Work` row."""
 
     __slots__ = (
-        "_alarms", "backoffs", "deadline", "due", "generation", "held", "open", "paused", "run_id", "seen",
-        "state", "status", "timers", "version", "workflow",
+        "_alarms", "_routing", "backoffs", "begun_at", "deadline", "due", "generation", "held", "open",
+        "paused", "run_id", "seen", "state", "status", "timers", "version", "workflow",
     )  # fmt: skip
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.workflow = self.version = self.status = ""
         self.state = "pending"
+        self._routing: tuple[str, int, str, str] = ("", 0, "", "")
+        """Queue, priority, queue key, tag."""
+        self.begun_at: float | None = None
         self.due: float | None = None
         self.deadline: float | None = None
         """When the whole run times out."""
@@ -103,8 +113,9 @@ class WorkFold:
 
     def _row(self, state: str, due: float | None) -> Work:
         return Work(
-            self.run_id, self.workflow, self.version, state, due, self.seen, self.generation, self.status
-        )
+            self.run_id, self.workflow, self.version, state, due, self.seen, self.generation, self.status,
+            *self._routing, self.begun_at,
+        )  # fmt: skip
 
 
 def _opened(fold: WorkFold, event: t.StepScheduled | t.StepStarted) -> None:
@@ -191,7 +202,8 @@ def _reopened(fold: WorkFold, event: t.RunReopened) -> None:
 
 def _started(fold: WorkFold, event: t.RunStarted) -> None:
     fold.workflow, fold.version = event.workflow, event.workflow_version
-    fold.due = event.at.timestamp()
+    fold._routing = (event.queue, event.priority, event.queue_key, event.run_on)
+    fold.due = (event.start_at or event.at).timestamp()
     if event.timeout_s:
         fold.deadline = fold.due + event.timeout_s
 
@@ -199,6 +211,8 @@ def _started(fold: WorkFold, event: t.RunStarted) -> None:
 def _claimed(fold: WorkFold, event: t.RunClaimed) -> None:
     """An owner claims a run with what its handler newly asks for, in one append: it was looked at."""
     fold.state, fold.generation = "running", event.generation
+    if fold.begun_at is None:
+        fold.begun_at = event.at.timestamp()
     fold.open.discard(0)
 
 

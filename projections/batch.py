@@ -13,14 +13,12 @@ import msgspec
 
 from ..events.errors import StoreCorrupt, StoreError, UnknownEvent
 from ..events.registry import TYPES, decode_event, encode_event
-from ..events.stream import INBOX, Row as Entry
+from ..events.stream import INBOX, NO_RUNS, Row as Entry, is_run
 from .projection import Finds, Key, Projection, Table, Value
 from .views import Parked
 
 KEEP_ROWS = 20_000
 """Rows a reader keeps in memory between batches, so that a run which goes on is not loaded again."""
-KEYS = "key/"
-"""How the streams of start keys begin."""
 
 Fetch = Callable[[Key], Sequence[Any] | None]
 FetchKeys = Callable[[Value], Sequence[Key]]
@@ -199,7 +197,7 @@ def fold_fast(entries: Iterable[Entry], readers: Sequence[Reader], routes: Route
             quiet.add(stream)
         elif tag in first:
             quiet.discard(stream)
-        outside = stream.endswith(INBOX) or stream.startswith(KEYS)
+        outside = stream.endswith(INBOX) or stream.startswith(NO_RUNS)
         for decode, few, all_ in ways:
             group = few if stream in quiet else all_
             if not group:
@@ -303,7 +301,7 @@ def check_values(table: Table, key: Key, values: Sequence[Any]) -> None:
 
 
 def _outside_runs(stream: str) -> bool:
-    return stream.endswith(INBOX) or stream.startswith(KEYS)
+    return not is_run(stream)
 
 
 def _lifted(entry: Entry) -> Entry | None:

@@ -157,14 +157,16 @@ def asking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
         start_new_session=True,
     )
-    deadline = monotonic() + PATIENCE_S
-    while not any(run["blocked_on"] for run in runs(tmp_path, "waiting")):
-        assert monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        sleep(0.1)
-    yield process
-    process.kill()
-    process.communicate()
+    try:
+        deadline = monotonic() + PATIENCE_S
+        while not any(run["blocked_on"] for run in runs(tmp_path, "waiting")):
+            assert monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            sleep(0.1)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def runs(folder: Path, status: str) -> list[dict[str, Any]]:

@@ -35,6 +35,11 @@ CREATE TABLE refold.work (
     seen BIGINT NOT NULL,
     generation BIGINT NOT NULL,
     status TEXT NOT NULL,
+    queue TEXT COLLATE "C" NOT NULL,
+    priority BIGINT NOT NULL,
+    queue_key TEXT COLLATE "C" NOT NULL,
+    run_on TEXT COLLATE "C" NOT NULL,
+    begun_at DOUBLE PRECISION,
     mail BIGINT NOT NULL DEFAULT 0,
     owner TEXT
 );

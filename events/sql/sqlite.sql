@@ -34,14 +34,17 @@ SELECT seq FROM sqlite_sequence WHERE name = 'stored_events'
 -- name: set_work
 -- A row of `work`, all columns but `mail`. Nothing is written when nothing changed, which is so for
 -- most steps, and saves the pages of this table in their commits. A run that is new may have had mail before.
-INSERT INTO work (run_id, workflow, version, state, due_at, seen, generation, status, mail)
+-- What `run.started` says (queue … run_on) never changes, and `begun_at` only with the generation.
+INSERT INTO work (run_id, workflow, version, state, due_at, seen, generation, status, queue, priority,
+    queue_key, run_on, begun_at, mail)
 SELECT new.*, IFNULL(
     (SELECT MAX(originator_version) FROM stored_events WHERE originator_id = new.run_id || '/inbox'), 0)
 FROM (SELECT ? AS run_id, ? AS workflow, ? AS version, ? AS state, ? AS due_at, ? AS seen, ? AS generation,
-    ? AS status) AS new WHERE TRUE
+    ? AS status, ? AS queue, ? AS priority, ? AS queue_key, ? AS run_on, ? AS begun_at) AS new WHERE TRUE
 ON CONFLICT (run_id) DO UPDATE SET
     workflow = excluded.workflow, version = excluded.version, state = excluded.state,
-    due_at = excluded.due_at, seen = excluded.seen, generation = excluded.generation, status = excluded.status
+    due_at = excluded.due_at, seen = excluded.seen, generation = excluded.generation,
+    status = excluded.status, begun_at = excluded.begun_at
 WHERE state <> excluded.state OR due_at IS NOT excluded.due_at OR seen <> excluded.seen
     OR generation <> excluded.generation OR status <> excluded.status
     OR version <> excluded.version OR workflow <> excluded.workflow
@@ -61,7 +64,9 @@ SELECT data FROM blobs WHERE digest = ?
 SELECT digest FROM blobs WHERE digest > ? ORDER BY digest LIMIT ?
 
 -- name: work
-SELECT run_id, workflow, version, state, due_at, seen, generation, status FROM work WHERE run_id = ?
+SELECT run_id, workflow, version, state, due_at, seen, generation, status, queue, priority, queue_key,
+    run_on, begun_at
+FROM work WHERE run_id = ?
 
 -- name: due
 -- Runs whose time has come, earliest first.
@@ -78,11 +83,14 @@ SELECT run_id FROM work WHERE state = 'running' AND run_id > ? ORDER BY run_id L
 SELECT MIN(due_at) FROM work WHERE state IN ('pending', 'waiting') AND due_at > ?
 
 -- name: all_work
-SELECT run_id, workflow, version, state, due_at, seen, generation, status, mail FROM work ORDER BY run_id
+SELECT run_id, workflow, version, state, due_at, seen, generation, status, queue, priority, queue_key,
+    run_on, begun_at, mail
+FROM work ORDER BY run_id
 
 -- name: clear_work
 DELETE FROM work
 
 -- name: insert_work
-INSERT INTO work (run_id, workflow, version, state, due_at, seen, generation, status, mail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO work (run_id, workflow, version, state, due_at, seen, generation, status, queue, priority,
+    queue_key, run_on, begun_at, mail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -10,8 +10,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw
 
-from ...events.stream import INBOX, Row
-from ...events.transfer import KEYS
+from ...events.stream import INBOX, NO_RUNS, Row
 
 _encode = msgspec.json.Encoder().encode
 _TRACE = re.compile(r"(?!0{32})[0-9a-f]{32}")
@@ -46,13 +45,13 @@ def cloud_event(row: Row) -> dict[str, Any]:
         msgspec.json.decode(row.state)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):  # of a newer Refold, or a store's own
         head, body = _Head(), {"data_base64": b64encode(row.state).decode()}  # type: ignore[dict-item]
-    of_key = row.stream.startswith(KEYS)
+    outside = row.stream.startswith(NO_RUNS)
     event: dict[str, Any] = {
         "specversion": "1.0",
         "id": head.id or f"{row.stream}@{row.version}",
-        "source": "/refold/" + quote(row.stream if of_key else f"run/{row.stream}", safe="/"),
+        "source": "/refold/" + quote(row.stream if outside else f"run/{row.stream}", safe="/"),
         "type": f"refold.{row.tag}",
-        "subject": head.run_id if of_key else row.stream.removesuffix(INBOX),
+        "subject": head.run_id if outside else row.stream.removesuffix(INBOX),
     }
     if head.at:
         event["time"] = head.at

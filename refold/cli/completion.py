@@ -5,6 +5,7 @@ from collections.abc import Callable
 from shlex import quote
 
 from ..events.errors import ConfigurationError, RefoldError
+from ..events.stream import is_run
 from . import parser
 from .completion_bash import bash
 from .completion_fish import fish
@@ -53,7 +54,8 @@ def _runs(store: str | None, prefix: str) -> list[str]:
     """
     try:
         with looking(store) as found:
-            ids = [work.run_id for work, _ in found.all_work() if work.run_id.startswith(prefix)]
+            ids = [work.run_id for work, _ in found.all_work() if is_run(work.run_id)]
     except RefoldError:
         return []
-    return [run_id for run_id in ids if quote(run_id) == run_id and not run_id.startswith("-")][:MANY]
+    ids = [run_id for run_id in ids if run_id.startswith(prefix) and not run_id.startswith("-")]
+    return [run_id for run_id in ids if quote(run_id) == run_id][:MANY]

@@ -13,6 +13,7 @@ from ..engine.read_models import ReadModels
 from ..events.errors import ConfigurationError, StoreError
 from ..events.open import open_store
 from ..events.store import Store
+from ..events.stream import is_run
 from ..events.transfer import Imported, import_log
 from .exits import OK
 from .exporting import progress
@@ -41,7 +42,7 @@ def import_(args: argparse.Namespace, screen: Screen) -> int:
                 left = _left_behind(models)
             finally:
                 models.close()
-        open_runs = sum(work.state != "done" for work, _ in store.all_work())
+        open_runs = sum(work.state != "done" and is_run(work.run_id) for work, _ in store.all_work())
     if args.json:
         screen.raw(as_json({"store": store.url, **asdict(found), "open_runs": open_runs, "left_behind": left,
                              "verified": True}))  # fmt: skip

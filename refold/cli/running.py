@@ -24,6 +24,7 @@ from ..events.errors import (
 from .exits import FAILED, INTERRUPTED, OK, TERMINATED
 from .following import Following
 from .given import parse_json, principal
+from .interrupts import heeding
 from .loading import load_workflows
 from .screen import Screen, complain
 from .stores import looking, shared_url, store_url
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
         return asyncio.run(_detach(args, screen, flow, arguments, labels))
     every = flows if flow in flows else [flow, *flows]
     try:
-        return asyncio.run(_run(args, screen, flow, every, arguments, labels))
+        return asyncio.run(heeding(_run(args, screen, flow, every, arguments, labels)))
     except StoreBusy as busy:
         raise StoreBusy(f"{busy}; or leave the run to that one: --detach", busy.holder) from None
 

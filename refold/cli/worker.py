@@ -15,6 +15,7 @@ from ..events.errors import HandlerError, StoreBusy
 from ..events.open import open_store
 from ..events.store import Store
 from .exits import INTERRUPTED, OK
+from .interrupts import heeding
 from .loading import load_files
 from .news import News
 from .screen import Screen, complain
@@ -33,7 +34,7 @@ def worker(args: argparse.Namespace, screen: Screen) -> int:
     _say_warnings()
     store = open_store(url)
     try:
-        return asyncio.run(_work(args, screen, store, flows))
+        return asyncio.run(heeding(_work(args, screen, store, flows)))
     finally:
         store.close()
 

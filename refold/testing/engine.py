@@ -15,6 +15,7 @@ from ..engine.bodies import Bodies, StepWrapper
 from ..engine.ends import Ends
 from ..engine.handle import Handle
 from ..engine.lookup import Runs
+from ..engine.schedule_plan import Schedule
 from ..engine.settings import Settings
 from ..engine.step import Step
 from ..engine.worker import Worker
@@ -24,6 +25,7 @@ from ..events.errors import ConfigurationError, StoreError
 from ..events.memory import MemoryStore
 from ..events.open import open_store
 from ..events.store import Store
+from ..events.stream import is_run
 from ..events.types import Event
 from ..projections.projection import Projection
 from .answering import Answering
@@ -58,7 +60,7 @@ class TestEngine(Answering):
         skip: False: time passes only by `advance`.
         strict: a step without a mock fails with `MockError` instead of running its body.
         patience: real seconds after which waiting for what cannot happen fails with `NothingHappens`.
-        projections, step_wrappers: as for `Engine`.
+        projections, step_wrappers, schedules: as for `Engine`.
     """
 
     __test__ = False
@@ -76,13 +78,14 @@ class TestEngine(Answering):
         patience: float = PATIENCE_S,
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
+        schedules: Iterable[Schedule] = (),
     ) -> None:
         self._place: str | os.PathLike[str] | Store = MemoryStore() if store is None else store
         self.time = VirtualClock(start, seed=seed)
         """The clock."""
         super().__init__(
             self._place, workflows=workflows, settings=settings or Settings(projections=False),
-            clock=self.time, projections=projections, step_wrappers=step_wrappers,
+            clock=self.time, projections=projections, step_wrappers=step_wrappers, schedules=schedules,
         )  # fmt: skip
         self._skip, self._strict, self._patience = skip, strict, patience
         self._mocks: dict[str, Mock] = {}
@@ -153,7 +156,7 @@ class TestEngine(Answering):
     def _load_all(self) -> None:
         """Waiting runs, too: what they wait for may have an answer here."""
         for work, _ in self.store.all_work():
-            if work.state != "done":
+            if work.state != "done" and is_run(work.run_id):
                 self.worker.recovery.enqueue(work.run_id)
 
     # ---- crashes

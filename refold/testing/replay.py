@@ -18,8 +18,8 @@ from ..events.errors import ConfigurationError, RunNotFound
 from ..events.memory import MemoryStore
 from ..events.registry import Unknown
 from ..events.store import Store
-from ..events.stream import INBOX
-from ..events.transfer import KEYS, import_log
+from ..events.stream import is_run
+from ..events.transfer import import_log
 from ..events.types import Event
 
 Source = str | os.PathLike[str] | Handle[Any] | Store | Iterable[bytes | str] | Sequence[Event | Unknown]
@@ -131,9 +131,9 @@ def _imported(lines: Iterable[bytes | str], name: str, run: str | None) -> Stori
 
 
 def _runs_in(store: Store, run: str | None) -> Stories:
-    names = [run] if run is not None else [work.run_id for work, _ in store.all_work()]
+    names = [run] if run is not None else [work.run_id for work, _ in store.all_work() if is_run(work.run_id)]
     for name in names:
-        if not store.tail(name).version or name.endswith(INBOX) or name.startswith(KEYS):
+        if not store.tail(name).version or not is_run(name):
             raise RunNotFound(name)
     return [_story(whole_history(store, name)) for name in names]
 

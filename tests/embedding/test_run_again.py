@@ -64,3 +64,31 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(shell: Shell) -> None:
     _, said = process.communicate(timeout=5)
     assert process.returncode == 130
     assert "Traceback" not in said
+
+
+ENDLESS = """
+from refold import Context, workflow
+
+@workflow
+async def endless(ctx: Context) -> None:
+    await ctx.sleep(0.01)
+    print("round", flush=True)
+    while True:
+        pass
+"""
+
+
+@pytest.mark.parametrize("command", ["run", pytest.param("worker", marks=pytest.mark.slow)])
+def test_the_first_ctrl_c_stops_a_handler_that_never_waits(shell: Shell, command: str) -> None:
+    (shell.folder / "endless.py").write_text(ENDLESS)
+    shell("run", "endless.py:endless", "--id", "r", "--detach")
+    target = ["endless.py:endless", "--id", "r"] if command == "run" else ["endless.py"]
+    process = shell.start(command, *target)
+    assert process.stdout is not None
+    while process.stdout.readline() != "round\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "cannot stop in order: breaking it off" in said
+    assert "Traceback" not in said

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def a_folder(folder: Path) -> None:
 @meets("StoreCorrupt", "… is empty: it is no store, or one that was cut to nothing; restore it")
 def look_at_an_empty_file(folder: Path) -> None:
     (folder / "log.db").write_text("\n")  # SQLite makes a database of one byte, too
+    os.utime(folder / "log.db", (0, 0))  # one that is new is perhaps being made
     open_store(folder / "log.db", create=False)
 
 

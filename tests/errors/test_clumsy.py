@@ -44,6 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.py").write_text("def shop(:\n")
     (tmp_path / "exits.py").write_text("import sys\nsys.exit(7)\n")
     (tmp_path / "empty.db").touch()
+    os.utime(tmp_path / "empty.db", (0, 0))  # one that is new is perhaps being made
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REFOLD_STORE", raising=False)
     return tmp_path

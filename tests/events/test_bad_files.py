@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def read_all(path: Path) -> int:
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     (tmp_path / "log.db").touch()
     assert read_all(tmp_path / "log.db") == 0
+
+
+def test_who_looks_at_a_store_that_is_just_being_made_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    path.touch()
+    with ThreadPoolExecutor(1) as other:
+        looking = other.submit(SQLiteStore, path, create=False)
+        SQLiteStore(path).close()
+        looking.result(60).close()
 
 
 @pytest.mark.parametrize("content", [b"Dear diary,\n" * 500, b"\x00" * 5_000, b"xy"])

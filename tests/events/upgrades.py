@@ -25,7 +25,7 @@ def old_file(path: Path) -> Path:
     for row in sample_rows("run", 40, Tail()):
         connection.execute(f"INSERT INTO stored_events ({columns}) VALUES (?, ?, ?, ?, ?)", row[:5])
     work = sample_work("run", "waiting", 7.0)
-    values = [*(getattr(work, name) for name in work.__struct_fields__), 0]
+    values = [*(getattr(work, name) for name in work.__struct_fields__[:8]), 0]
     connection.execute("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     connection.execute("COMMIT")
     connection.close()

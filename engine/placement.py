@@ -1,0 +1,71 @@
+"""Where and when a run may begin: the options of `start` that say so."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from msgspec import Struct
+
+from ..events import types as t
+from ..events.errors import ConfigurationError
+from .names import check_name, check_seconds
+from .step import LONGEST_S
+
+LARGEST = 2**31 - 1
+"""Of a priority, either way."""
+
+
+class Placement(Struct, frozen=True):
+    """As `run.started` keeps it; its fields are those of the event."""
+
+    start_at: datetime | None = None
+    queue: str = ""
+    priority: int = 0
+    queue_key: str = ""
+    run_on: str = ""
+    lock: str = ""
+
+
+AT_ONCE = Placement()
+"""Begin now, here or anywhere."""
+
+
+def may_wait(started: t.RunStarted) -> bool:
+    """Whether a run may have to wait before it begins: then it is stored first, and found by whoever may."""
+    return bool(started.start_at or started.queue or started.run_on)
+
+
+def placement(
+    now: datetime, *, queue: str | None, priority: int, queue_key: str | None, start_at: datetime | None,
+    delay: float | None, run_on: str | None, lock: str | None,
+) -> Placement:  # fmt: skip
+    """The options of `start`, checked. Raises `ConfigurationError`."""
+    for value, what in ((queue, "queue"), (queue_key, "queue key"), (run_on, "run_on"), (lock, "lock")):
+        if value is not None:
+            check_name(value, what)
+    if queue is None and (priority or queue_key is not None):
+        raise ConfigurationError("start(priority=…, queue_key=…) order the runs of a queue: give queue=, too")
+    if type(priority) is not int or abs(priority) > LARGEST:
+        raise ConfigurationError(
+            f"start(priority={priority!r:.80}): expected a whole number, lower is sooner"
+        )
+    return Placement(
+        _moment(now, start_at, delay), queue or "", priority, queue_key or "", run_on or "", lock or ""
+    )
+
+
+def _moment(now: datetime, start_at: datetime | None, delay: float | None) -> datetime | None:
+    if delay is not None:
+        check_seconds(delay, "start(delay")
+        if start_at is not None or not 0 <= delay < LONGEST_S:
+            raise ConfigurationError(
+                f"start(delay={delay!r}): expected seconds from now, 0 or more, and no start_at beside it"
+            )
+        return now + timedelta(seconds=delay) if delay else None
+    if start_at is None:
+        return None
+    given: Any = start_at
+    if not isinstance(given, datetime) or given.tzinfo is None:
+        raise ConfigurationError(
+            f"start(start_at={given!r:.80}): expected a datetime with a time zone, as datetime.now(UTC) has"
+        )
+    return given.astimezone(UTC) if given > now else None

@@ -1,0 +1,437 @@
+"""Schedules: what fires when, what is skipped and why, and that no time becomes a run twice or is lost."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refold import Context, Settings, workflow
+from refold.errors import ConfigurationError, RunNotFound, ValueRefused
+from refold.events.dispatch import rebuild_work, work_differences
+from refold.events.memory import MemoryStore
+from refold.events.open import open_store
+from refold.events.schedule_events import ScheduleFired, ScheduleSkipped
+from refold.events.store import Store
+from refold.events.transfer import export_log, import_log
+from refold.events.triggers import trigger_of
+from refold.events.types import RunStarted
+from refold.schedules import Schedule, ScheduleNotFound
+from refold.testing import TestEngine
+from tests.engine.kit import of
+
+pytestmark = pytest.mark.anyio
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR, DAY = 3_600.0, 86_400.0
+
+
+@workflow
+async def report(ctx: Context, about: str) -> str:
+    return f"{about} of {ctx.attributes['scheduled_for']}"
+
+
+@workflow
+async def slow(ctx: Context) -> str:
+    await ctx.sleep(5_400)
+    return "done"
+
+
+@workflow
+async def patient(ctx: Context) -> str:
+    await ctx.wait_for_event("go")
+    return "gone"
+
+
+def at(hour: float, day: int = 1) -> datetime:
+    return START + timedelta(days=day - 1, hours=hour)
+
+
+def fired(engine: TestEngine, name: str) -> list[datetime]:
+    return [event.nominal for event in engine.schedules.history(name) if isinstance(event, ScheduleFired)]
+
+
+def skipped(engine: TestEngine, name: str) -> list[tuple[str, int]]:
+    events = [event for event in engine.schedules.history(name) if isinstance(event, ScheduleSkipped)]
+    return [(event.reason, event.count) for event in events]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    """The same log, opened again and again."""
+    if request.param == "memory":
+        log = MemoryStore()
+        return lambda: log
+    if request.param == "sqlite":
+        return lambda: open_store(tmp_path / "log.db")
+    url = request.getfixturevalue("postgres")
+    return lambda: open_store(url)
+
+
+# ---- on every store
+
+
+async def test_a_month_of_nights_passes_in_no_time(place: Callable[[], Store]) -> None:
+    async with TestEngine(place(), workflows=[report]) as engine:
+        await engine.schedules.create("nightly", report, "sales", cron="30 2 * * *", timezone="Europe/Madrid")
+        await engine.advance(31 * DAY)
+        assert fired(engine, "nightly") == [at(1.5, day) for day in range(1, 32)]
+        handle = await engine.get("nightly-20260131T013000Z")
+        assert await handle.result() == "sales of 2026-01-31T01:30:00+00:00"
+        run = engine.runs.list(attributes={"schedule": "nightly"}, limit=50)
+        assert len(run.runs) == 31
+        (started, *_) = of(handle, RunStarted)
+        assert str(trigger_of(started)) == "schedule nightly of 2026-01-31 01:30 UTC"
+        assert engine.schedules.get("nightly").fired == 31
+        assert engine.schedules.next("nightly", 2) == [at(1.5, 32), at(1.5, 33)]
+        assert not work_differences(engine.store)
+        assert not engine.verify().problems
+
+
+async def test_a_schedule_goes_on_in_the_next_process_and_makes_up_for_the_last_time_only(
+    place: Callable[[], Store],
+) -> None:
+    async with TestEngine(place(), workflows=[report]) as engine:
+        await engine.schedules.create("hourly", report, "x", every=HOUR)
+        await engine.advance(2 * HOUR)
+    async with TestEngine(place(), workflows=[report], start=at(9.5)) as engine:
+        await engine.settle()
+        assert fired(engine, "hourly") == [at(1), at(2), at(9)]
+        assert skipped(engine, "hourly") == [("missed", 6)]
+        await engine.advance(HOUR)
+        assert fired(engine, "hourly")[-1] == at(10)
+
+
+async def test_the_dispatch_table_is_built_again_and_an_export_carries_schedules(
+    place: Callable[[], Store], tmp_path: Path
+) -> None:
+    async with TestEngine(place(), workflows=[report]) as engine:
+        await engine.schedules.create("hourly", report, "x", every=HOUR)
+        await engine.schedules.create("gone", report, "x", every=HOUR)
+        await engine.advance(HOUR)
+        await engine.schedules.delete("gone")
+        await engine.schedules.pause("hourly", "stocktaking")
+    store = place()
+    if not isinstance(store, MemoryStore):
+        before = store.all_work()
+        rebuild_work(store)
+        assert store.all_work() == before
+    other = open_store(tmp_path / "other.db")
+    import_log(other, export_log(store))
+    assert not work_differences(other)
+    other.close()
+    async with TestEngine(str(tmp_path / "other.db"), workflows=[report], start=at(4.5)) as engine:
+        assert [one.name for one in engine.schedules.list()] == ["hourly"]
+        await engine.schedules.resume("hourly", "counted")
+        assert skipped(engine, "hourly") == [("paused", 3)]
+        await engine.advance(HOUR)
+        assert fired(engine, "hourly") == [at(1), at(5)]
+    if not isinstance(store, MemoryStore):
+        store.close()
+
+
+# ---- catching up
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "hours", "options", "made", "left"),
+    [
+        ("latest", 5.5, {}, [5], [("missed", 4)]),
+        ("skip", 5.5, {}, [], [("late", 5)]),
+        ("skip", 5.01, {}, [5], [("missed", 4)]),
+        ("all", 3.5, {"overlap": "allow_all"}, [1, 2, 3], []),
+        ("all", 30.5, {"overlap": "allow_all", "window": 2 * HOUR}, [29, 30], [("late", 28)]),
+        ("latest", 50.5, {"window": 60.0}, [], [("late", 50)]),
+        ("all", 0.5, {}, [], []),
+    ],
+)
+async def test_what_was_missed_is_made_up_for_or_skipped_with_its_reason(
+    catch_up: Any, hours: float, options: dict[str, Any], made: list[int], left: list[tuple[str, int]]
+) -> None:
+    log = MemoryStore()
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR, catch_up=catch_up, **options)
+    async with TestEngine(log, workflows=[report], start=at(hours)) as engine:
+        await engine.settle()
+        assert (fired(engine, "x"), skipped(engine, "x")) == ([at(hour) for hour in made], left)
+
+
+async def test_a_schedule_that_is_years_behind_is_bounded() -> None:
+    log = MemoryStore()
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("second", report, "x", every=1.0, catch_up="latest")
+        await engine.schedules.create(
+            "minute", report, "x", cron="* * * * *", catch_up="all", overlap="allow_all", window=HOUR * 5
+        )
+    async with TestEngine(log, workflows=[report], start=START + timedelta(days=3_650)) as engine:
+        await engine.settle()
+        assert len(fired(engine, "second")) == 1
+        assert len(fired(engine, "minute")) == 301, "both ends of the window are in it"
+        reason, count = skipped(engine, "minute")[0]
+        assert (reason, count) == ("late", 1_000), "there were more, and it says so"
+        event = next(e for e in engine.schedules.history("minute") if isinstance(e, ScheduleSkipped))
+        assert event.more
+        assert len(engine.schedules.history("minute")) < 310
+
+
+# ---- overlapping
+
+
+async def test_a_time_that_comes_while_the_last_run_goes_on_is_skipped_and_names_it() -> None:
+    async with TestEngine(workflows=[slow]) as engine:
+        await engine.schedules.create("x", slow, every=HOUR)
+        await engine.advance(4 * HOUR)
+        assert fired(engine, "x") == [at(1), at(3)]
+        events = [e for e in engine.schedules.history("x") if isinstance(e, ScheduleSkipped)]
+        assert [(e.reason, e.detail) for e in events] == [
+            ("overlap", "x-20260101T010000Z"),
+            ("overlap", "x-20260101T030000Z"),
+        ]
+
+
+async def test_one_time_can_wait_for_the_run_before() -> None:
+    async with TestEngine(workflows=[patient]) as engine:
+        await engine.schedules.create("x", patient, every=HOUR, overlap="buffer_one")
+        await engine.advance(4 * HOUR)
+        assert fired(engine, "x") == [at(1)]
+        assert skipped(engine, "x") == [("overlap", 1), ("overlap", 1)]
+        assert engine.schedules.get("x").buffered == at(2)
+        await (await engine.get("x-20260101T010000Z")).signal("go")
+        await engine.settle()
+        assert fired(engine, "x") == [at(1), at(2)]
+        assert engine.schedules.get("x").buffered is None
+        assert not work_differences(engine.store)
+
+
+async def test_the_run_before_can_be_asked_to_stop() -> None:
+    async with TestEngine(workflows=[patient]) as engine:
+        await engine.schedules.create("x", patient, every=HOUR, overlap="cancel_other")
+        await engine.advance(2 * HOUR)
+        assert fired(engine, "x") == [at(1), at(2)]
+        status = (await engine.get("x-20260101T010000Z")).status()
+        assert status["status"] == "cancelled"
+        assert "schedule x starts its next run" in status["error_message"]
+
+
+async def test_runs_of_a_schedule_can_go_on_beside_each_other() -> None:
+    async with TestEngine(workflows=[patient]) as engine:
+        await engine.schedules.create("x", patient, every=HOUR, overlap="allow_all")
+        await engine.advance(30 * HOUR)
+        assert len(fired(engine, "x")) == 30
+        assert len(engine.runs.list(status="waiting", limit=50).runs) == 30
+
+
+# ---- by hand
+
+
+async def test_pause_and_resume_with_a_note() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        await engine.schedules.pause("x", "stocktaking", by="user:ana")
+        await engine.advance(3 * HOUR)
+        info = engine.schedules.get("x")
+        assert (info.status, info.note, info.fired) == ("paused", "stocktaking", 0)
+        await engine.schedules.resume("x")
+        assert skipped(engine, "x") == [("paused", 3)]
+        await engine.advance(HOUR)
+        assert fired(engine, "x") == [at(4)]
+        by = {getattr(event, "by", "") for event in engine.schedules.history("x")}
+        assert "user:ana" in by
+
+
+async def test_a_run_now_even_while_it_is_paused() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        await engine.schedules.pause("x")
+        one, two = await engine.schedules.trigger("x"), await engine.schedules.trigger("x")
+        assert one != two
+        await engine.settle()
+        for run_id in (one, two):
+            assert await (await engine.get(run_id)).result()
+
+
+async def test_a_past_span_is_made_up_for_and_what_ran_then_does_not_run_again() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        await engine.advance(2 * HOUR)
+        assert await engine.schedules.backfill("x", at(-3), at(2)) == 6
+        await engine.settle()
+        assert sorted(fired(engine, "x")) == [at(hour) for hour in range(-3, 3)]
+        assert skipped(engine, "x") == [("exists", 2)]
+        assert await engine.schedules.backfill("x", at(-200), at(-1)) == 200
+        await engine.settle()
+        assert len(fired(engine, "x")) == 6 + 197
+        with pytest.raises(ConfigurationError, match="past"):
+            await engine.schedules.backfill("x", at(0), at(100))
+        with pytest.raises(ConfigurationError, match="time zone"):
+            await engine.schedules.backfill("x", datetime(2026, 1, 1), at(1))
+        with pytest.raises(ConfigurationError, match="10,000"):
+            await engine.schedules.backfill("x", at(0, -1_000), at(0))
+
+
+async def test_a_deleted_schedule_is_not_found_and_its_name_can_be_used_again() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        await engine.advance(HOUR)
+        await engine.schedules.delete("x", "not needed")
+        await engine.advance(HOUR)
+        with pytest.raises(ScheduleNotFound):
+            engine.schedules.get("x")
+        with pytest.raises(ScheduleNotFound):
+            await engine.schedules.trigger("x")
+        assert [one.status for one in engine.schedules.list(deleted=True)] == ["deleted"]
+        await engine.schedules.create("x", report, "y", every=2 * HOUR)
+        await engine.advance(2 * HOUR)
+        assert fired(engine, "x") == [at(1), at(4)]
+        assert not work_differences(engine.store)
+
+
+async def test_one_moment_fires_once() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", at=at(5))
+        await engine.advance(10 * HOUR)
+        assert fired(engine, "x") == [at(5)]
+        assert engine.schedules.get("x").status == "finished"
+        assert engine.schedules.next("x") == []
+
+
+# ---- declared in code
+
+
+async def test_code_declares_schedules_and_a_new_process_changes_nothing_but_what_differs() -> None:
+    log = MemoryStore()
+    hourly = Schedule("x", report, "x", every=HOUR)
+    async with TestEngine(log, workflows=[report], schedules=[hourly]) as engine:
+        await engine.advance(HOUR)
+    async with TestEngine(log, workflows=[report], schedules=[hourly]) as engine:
+        assert len(engine.schedules.history("x")) == 2
+        assert engine.schedules.get("x").fired == 1
+    changed = Schedule("x", report, "y", every=HOUR)
+    async with TestEngine(log, workflows=[report], schedules=[changed]) as engine:
+        assert [getattr(event, "TAG", "?") for event in engine.schedules.history("x")] == [
+            "schedule.created", "schedule.fired", "schedule.changed",
+        ]  # fmt: skip
+        await engine.advance(HOUR)
+        assert (await (await engine.get("x-20260101T020000Z")).result()).startswith("y")
+        with pytest.raises(ConfigurationError, match="does something else"):
+            await engine.schedules.create("x", report, "z", every=HOUR)
+        await engine.schedules.create("x", report, "y", every=HOUR)
+        await engine.schedules.update("x", report, "y", every=2 * HOUR)
+        assert engine.schedules.next("x", 1) == [at(4)]
+
+
+# ---- when things do not fit
+
+
+async def test_a_schedule_whose_workflow_nobody_has_waits_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = MemoryStore()
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+    async with TestEngine(log, workflows=[slow]) as engine:
+        await engine.advance(3 * HOUR)
+        assert not fired(engine, "x")
+    assert "no engine here has its workflow 'report'" in caplog.text
+    async with TestEngine(log, workflows=[report], start=at(3.5)) as engine:
+        await engine.settle()
+        assert fired(engine, "x") == [at(3)]
+
+
+async def test_arguments_that_no_longer_fit_are_a_reason_and_stop_nothing() -> None:
+    log = MemoryStore()
+
+    @workflow(name="report")
+    async def counts(ctx: Context, number: int) -> int:
+        return number
+
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "text", every=HOUR)
+    async with TestEngine(log, workflows=[counts]) as engine:
+        await engine.advance(2 * HOUR)
+        assert skipped(engine, "x") == [("refused", 1), ("refused", 1)]
+        event = next(e for e in engine.schedules.history("x") if isinstance(e, ScheduleSkipped))
+        assert "argument 1 of report" in event.detail
+        await engine.schedules.update("x", counts, 3, every=HOUR)
+        await engine.advance(HOUR)
+        assert fired(engine, "x") == [at(3)]
+
+
+async def test_a_new_version_of_the_workflow_is_used_when_the_old_one_is_gone() -> None:
+    log = MemoryStore()
+
+    @workflow(name="report", version="2")
+    async def newer(ctx: Context, about: str) -> str:
+        return "newer"
+
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "text", every=HOUR)
+    async with TestEngine(log, workflows=[newer]) as engine:
+        await engine.advance(HOUR)
+        assert await (await engine.get("x-20260101T010000Z")).result() == "newer"
+
+
+async def test_a_run_that_has_the_id_already_is_no_reason_to_stop() -> None:
+    async with TestEngine(workflows=[report, slow]) as engine:
+        await engine.start(slow, id="x-20260101T010000Z")
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        await engine.advance(2 * HOUR)
+        assert (fired(engine, "x"), skipped(engine, "x")) == ([at(2)], [("exists", 1)])
+
+
+async def test_a_clock_that_goes_back_fires_nothing_twice() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        await engine.advance(3 * HOUR)
+        engine.time._now -= 2 * HOUR
+        await engine.advance(3 * HOUR)
+        assert fired(engine, "x") == [at(hour) for hour in range(1, 5)]
+
+
+async def test_what_cannot_work_is_refused_before_anything_is_written() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        create = engine.schedules.create
+        for options, said in (
+            ({}, "one of cron"),
+            ({"cron": "* * * * *", "every": 5.0}, "one of cron"),
+            ({"cron": "61 * * * *"}, "Bad minute"),
+            ({"cron": "0 0 31 2 *"}, "Bad day-of-month"),
+            ({"cron": "0 0 29 2 MON#5", "timezone": "Mars/Olympus"}, "time zone"),
+            ({"every": 0.01}, "0.1 or more"),
+            ({"at": datetime(2026, 1, 1)}, "time zone"),
+            ({"every": 5.0, "overlap": "sometimes"}, "buffer_one"),
+            ({"every": 5.0, "catch_up": "sometimes"}, "latest"),
+            ({"every": 5.0, "window": 0}, "window"),
+            ({"cron": "* * * * *", "anchor": at(0)}, "anchor"),
+        ):
+            with pytest.raises(ConfigurationError, match=said):
+                await create("x", report, "x", **options)
+        for name in ("", "a/b", " x", "x" * 151, 5):
+            with pytest.raises(ConfigurationError, match="name"):
+                await create(name, report, "x", every=5.0)  # type: ignore[arg-type]
+        with pytest.raises(ValueRefused):
+            await create("x", report, 5, every=5.0)
+        with pytest.raises(RunNotFound):
+            await engine.get("schedule/x")
+        assert engine.store.position() == 0
+
+
+# ---- crashes
+
+
+@pytest.mark.parametrize("events", range(1, 9))
+async def test_a_crash_at_any_event_loses_no_time_and_doubles_none(events: int) -> None:
+    async with TestEngine(workflows=[report], settings=Settings(projections=False)) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR, catch_up="all", overlap="allow_all")
+        engine.crash_after(events)
+        await engine.advance(3 * HOUR)
+        await engine.alive()
+        await engine.advance(HOUR)
+        assert engine.crashes == 1
+        assert fired(engine, "x") == [at(hour) for hour in range(1, 5)]
+        runs = engine.runs.list(limit=50).runs
+        assert [row["status"] for row in runs] == ["completed"] * 4
+        assert not work_differences(engine.store)
+        await asyncio.sleep(0)
