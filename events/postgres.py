@@ -13,11 +13,12 @@ from .admission import admit
 from .blobs import checked
 from .errors import AppendRefused, ConfigurationError, StoreBusy, StoreError
 from .hold import Holder, this_process
+from .postgres_address import named_queries
 from .postgres_batch import Batch, name_of, text_of, texts
 from .postgres_connect import Patient, unhurried
 from .postgres_leases import Leases
 from .postgres_library import LibraryRecorder
-from .postgres_server import Server, named_queries
+from .postgres_server import Server
 from .postgres_statement import Statement
 from .store import Refusal, Unit
 from .stream import INBOX, Row, Tail
@@ -203,19 +204,12 @@ class PostgresStore(LibraryRecorder):
 
     def _positioned(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, after every commit that is visible by now has its position."""
-        key = {"key": self._server.address.key("positions")}
 
         def ask(connection: Patient) -> list[tuple[Any, ...]]:
-            if self._server.standby:  # positions are given where there is a lock for it
-                return connection.execute(self._queries[query], parameters, binary=True).fetchall()
-            # All at once: a process that freezes in between would hold everybody up who reads.
-            with unhurried(connection, 6), connection.pipeline():
-                connection.execute("BEGIN")
-                connection.execute(self._queries["lock_positions"], key)
-                connection.execute(self._queries["give_positions"])
-                found = connection.execute(self._queries[query], parameters, binary=True)
-                connection.execute("COMMIT")
-                return found.fetchall()
+            if not self._server.standby:  # positions are given where one can write
+                with unhurried(connection, 6):
+                    connection.execute(self._queries["give_positions"])
+            return connection.execute(self._queries[query], parameters, binary=True).fetchall()
 
         return self._read(ask)
 
@@ -223,7 +217,7 @@ class PostgresStore(LibraryRecorder):
         """What a connection answers; a second one is asked when the first turns out to have been cut."""
         server = self._server
         if server.in_doubt:
-            self._settle_doubt()
+            server.settle_doubt(self._queries["barrier"])
         try:
             with server.reading() as connection:
                 try:
@@ -235,17 +229,6 @@ class PostgresStore(LibraryRecorder):
                 return ask(connection)
         except (psycopg.Error, UnicodeError) as error:
             raise server.typed(error, "read") from error
-
-    def _settle_doubt(self) -> None:
-        """Store something, since a commit ended without an answer.
-
-        What it wrote may be visible on a server that came back before any standby had it. Whoever acts on
-        what he reads from now on finds it where this has gone, too: it is later in the same log.
-        """
-        server = self._server
-        with server.writing() as connection:
-            connection.execute(self._queries["barrier"])
-            server.in_doubt = False
 
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order."""

@@ -87,9 +87,7 @@ class Statement:
             self._prepared_on = None
             return self._execute_prepared(connection, values)
 
-    def _execute_prepared(
-        self, connection: Patient, values: "Sequence[bytes | None]"
-    ) -> "pq.abc.PGresult":
+    def _execute_prepared(self, connection: Patient, values: "Sequence[bytes | None]") -> "pq.abc.PGresult":
         pgconn = connection.pgconn
         if self._prepared_on is not connection:
             pgconn.send_prepare(self._name, self._sql)

@@ -104,21 +104,26 @@ FROM refold.stored_events LEFT JOIN refold.commits ON commits.id = commit_id
 WHERE originator_id = %(stream)s::text AND originator_version > %(after)s::bigint
 ORDER BY originator_version LIMIT %(limit)s::bigint
 
--- name: lock_positions
--- One gives positions at a time; readers wait for each other here, whoever appends never does.
-SELECT pg_advisory_xact_lock(%(key)s::bigint)
-
 -- name: give_positions
--- To every commit that is visible by now; one that becomes visible later gets a later one.
-WITH last AS (
-    SELECT COALESCE(MAX(first_position + size), 1) AS free FROM (
-        SELECT first_position, size FROM refold.commits WHERE first_position IS NOT NULL
-        ORDER BY first_position DESC LIMIT 1) AS newest
-), fresh AS (
-    SELECT id, SUM(size) OVER (ORDER BY id) - size AS before FROM refold.commits WHERE first_position IS NULL
-)
-UPDATE refold.commits SET first_position = last.free + fresh.before
-FROM fresh, last WHERE commits.id = fresh.id
+-- To every commit that is visible by now; one that becomes visible later gets a later one. One gives positions
+-- at a time: readers wait for each other here, whoever appends never does. All of it is one statement, for the
+-- server goes through with that whatever becomes of its client: in a transaction or a pipeline of several, a
+-- network that broke in the middle held up all readers. The lock is of this schema: its name is put in.
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM refold.commits WHERE first_position IS NULL) THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('refold.positions', 0));
+        WITH last AS (
+            SELECT COALESCE(MAX(first_position + size), 1) AS free FROM (
+                SELECT first_position, size FROM refold.commits WHERE first_position IS NOT NULL
+                ORDER BY first_position DESC LIMIT 1) AS newest
+        ), fresh AS (
+            SELECT id, SUM(size) OVER (ORDER BY id) - size AS before
+            FROM refold.commits WHERE first_position IS NULL
+        )
+        UPDATE refold.commits SET first_position = last.free + fresh.before
+        FROM fresh, last WHERE commits.id = fresh.id;
+    END IF;
+END $$
 
 -- name: scan
 -- Whole commits are found by their first position; the one in the middle of which `after` lies, too.

@@ -54,11 +54,11 @@ def tools() -> tuple[Path, dict[str, Any]]:
 class Node:
     """One server in a folder of its own, on a port of the loopback."""
 
-    def __init__(self, folder: Path, name: str, follows: "Node | None" = None, **options: str) -> None:
+    def __init__(self, folder: Path, name: str, follows: "Node | None" = None, **options: Any) -> None:
         self.bin, self.who = tools()
         self.folder, self.name, self.port = folder, name, free_port()
         self.data = folder / name
-        self.options = {**pg.OPTIONS, "listen_addresses": "127.0.0.1", "shared_buffers": "32MB", **options}
+        self.options: dict[str, Any] = {**pg.OPTIONS, "listen_addresses": "127.0.0.1", "shared_buffers": "32MB", **options}
         if follows is None:
             self.do("initdb", "-U", "refold", "-A", "trust", "--no-sync", "-E", "UTF8", "--no-instructions",
                     "--locale=C.UTF-8", "-D", self.data)  # fmt: skip
@@ -140,7 +140,7 @@ def folder_of_servers() -> Iterator[Path]:
 
 
 @contextmanager
-def nodes(number: int = 1, **options: str) -> Iterator[list[Node]]:
+def nodes(number: int = 1, **options: Any) -> Iterator[list[Node]]:
     """A server, and as many copies that follow it as make up the number."""
     with folder_of_servers() as folder, ExitStack() as stack:
         first = Node(folder, "n1", **options)
