@@ -1,6 +1,7 @@
 """Connections to one log on a PostgreSQL server: which one that is, the schema and its upgrades, errors."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -126,6 +127,11 @@ class Server:
                     prepare=False,
                 )
             self._check(connection)
+        except ConfigurationError as error:
+            connection.close()
+            if self._opened:  # it was changed since: whoever executes waits until it is changed back
+                raise StoreError(str(error)).soon() from error
+            raise
         except BaseException:
             connection.close()
             raise
@@ -199,19 +205,16 @@ class Server:
                 "(h1,h2,h3), and the one that can be written is found"
             ).soon()
         if durable == "off" or (durable == "local" and others):
-            self._not_durable(durable)
+            raise ConfigurationError(
+                f"{self.address.url}: synchronous_commit is {durable} for this user or database, so a crash "
+                "of the server loses events that were acknowledged: "
+                "ALTER ROLE … SET synchronous_commit = on"
+            )
         if connection.seat[:2] == (self._hanging or ())[:2]:
             self._still_hangs(connection, where)
         if self.acknowledged is not None:
             self._has(connection, self.acknowledged, where)
         self.standby = standby
-
-    def _not_durable(self, durable: str) -> None:
-        text = (
-            f"{self.address.url}: synchronous_commit is {durable} for this user or database, so a crash of "
-            "the server loses events that were acknowledged: ALTER ROLE … SET synchronous_commit = on"
-        )
-        raise StoreError(text) if self._opened else ConfigurationError(text)
 
     def _still_hangs(self, connection: Patient, where: str) -> None:
         """A commit that no standby has confirmed goes on waiting when its client is gone; one is enough."""
@@ -321,7 +324,9 @@ class Server:
 
     def migration(self, version: int) -> list[bytes]:
         """The statements that lead to this version of the schema from the one before."""
-        return in_schema((SQL / f"postgres_{version}.sql").read_text(), self.address.schema).split(b";\n")
+        script = in_schema((SQL / f"postgres_{version}.sql").read_text(), self.address.schema)
+        # Not within the body of a function: that is between two `$$`.
+        return re.split(rb";\n(?=(?:[^$]|\$\$[^$]*\$\$)*\Z)", script)
 
     # ---- errors
 

@@ -58,7 +58,8 @@ class Node:
         self.bin, self.who = tools()
         self.folder, self.name, self.port = folder, name, free_port()
         self.data = folder / name
-        self.options: dict[str, Any] = {**pg.OPTIONS, "listen_addresses": "127.0.0.1", "shared_buffers": "32MB", **options}
+        common = {"listen_addresses": "127.0.0.1", "shared_buffers": "32MB"}
+        self.options: dict[str, Any] = {**pg.OPTIONS, **common, **options}
         if follows is None:
             self.do("initdb", "-U", "refold", "-A", "trust", "--no-sync", "-E", "UTF8", "--no-instructions",
                     "--locale=C.UTF-8", "-D", self.data)  # fmt: skip
