@@ -6,19 +6,18 @@ from typing import Any
 from zlib import crc32
 
 import psycopg
-from msgspec.structs import asdict, astuple
+from msgspec.structs import astuple
 from psycopg import Connection, errors
 
 from .admission import admit
 from .blobs import checked
-from .errors import AppendRefused, ConfigurationError, StoreBusy, StoreError
-from .hold import Holder, this_process
+from .errors import AppendRefused, StoreError
 from .postgres_address import named_queries
 from .postgres_batch import Batch, name_of, text_of, texts
 from .postgres_connect import Patient, unhurried
-from .postgres_health import Behind, Health, behind, health
 from .postgres_leases import Leases
 from .postgres_library import LibraryRecorder
+from .postgres_owning import Owning
 from .postgres_server import SCHEMA_VERSION, Server
 from .postgres_statement import Statement
 from .queues_postgres import PostgresQueued
@@ -39,7 +38,7 @@ _TRUE = b"\1"
 _MET_ANOTHER = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
 
 
-class PostgresStore(LibraryRecorder):
+class PostgresStore(LibraryRecorder, Owning):
     """A `Store` in one schema of a database (see `events/store.py` for what each method promises).
 
     Any number of processes may read it and append. Opening checks and, when needed, makes or updates the
@@ -54,7 +53,6 @@ class PostgresStore(LibraryRecorder):
         self._queries = named_queries(self._server.address.schema)
         self._append_all = Statement("append", self._queries["append"])
         self._append_rows = Statement("append_rows", self._queries["append_rows"])
-        self._holding: Connection[Any] | None = None
         self.leases = Leases(self._server, self._queries, self._rows, lambda: self._executor()[0])
         """Which of the runs are this process's, when many execute this log."""
         self._own = 0
@@ -277,14 +275,6 @@ class PostgresStore(LibraryRecorder):
         """Position of the last row."""
         return int(self._positioned("position")[0][0])
 
-    def behind(self) -> Behind | None:
-        """How old what can be read here may be; None: it is the primary."""
-        return behind(self._server)
-
-    def health(self) -> Health:
-        """What the server says of how safe the log is there."""
-        return health(self._server)
-
     # ---- the dispatch table
 
     def work(self, run_id: str) -> Work | None:
@@ -357,66 +347,6 @@ class PostgresStore(LibraryRecorder):
             ((_, self._counted),) = self._rows("count_commits", after=self._after)
         return bool(moved != own)
 
-    # ---- owning
-
-    def hold(self, owner: str) -> None:
-        """Have the whole log for oneself: a lock of a session of ours, gone with the process.
-
-        Raises `StoreBusy` while anybody executes it.
-        """
-        server = self._server
-        if self._holding is not None:
-            raise self._busy(*self._executor())
-        try:
-            if not server.direct:
-                raise ConfigurationError(
-                    f"{self.url} leads through a pooler, where nobody can have a log for himself: add "
-                    "direct=HOST:PORT, or give the server's own address"
-                )
-            connection = server.connect_directly()
-            try:
-                self._hold_with(connection, owner)
-            except BaseException:
-                connection.close()
-                raise
-        except psycopg.Error as error:
-            raise server.typed(error, "hold") from error
-        self._holding = connection
-
-    def _hold_with(self, connection: Connection[Any], owner: str) -> None:
-        key = {"key": self._server.address.key("executor")}
-        if connection.execute(self._queries["hold"], key).fetchone() != (True,):
-            raise self._busy(*self._executor())
-        if living := self._rows("living"):
-            raise self._busy(*_named(*living[0]))
-        connection.execute(self._queries["set_executor"], asdict(this_process(owner)))
-
-    def _busy(self, name: str, holder: Holder) -> StoreBusy:
-        return StoreBusy(f"{self.url} is held by {name}: stop that one first", name)
-
-    def _executor(self) -> tuple[str, Holder]:
-        found = self._rows("executor")
-        return _named(*found[0]) if found else ("another process", Holder())
-
-    def executors(self) -> list[Holder]:
-        """Who executes this log now."""
-        return [_named(*found)[1] for found in self._rows("living")]
-
-    def holder(self) -> Holder | None:
-        """One of them; None: nobody."""
-        return next(iter(self.executors()), None)
-
-    def holding(self) -> bool:
-        """Whether this object has the whole log for itself."""
-        return self._holding is not None and not self._holding.closed
-
-    def release(self) -> None:
-        """Stop being an executor, or the only one."""
-        connection, self._holding = self._holding, None
-        if connection is not None:
-            connection.close()
-        self.leases.leave()
-
     def close(self) -> None:
         """Release and close everything."""
         try:
@@ -425,7 +355,3 @@ class PostgresStore(LibraryRecorder):
             pass
         finally:
             self._server.close()
-
-
-def _named(owner: str, pid: int, host: str, since: str) -> tuple[str, Holder]:
-    return f"{owner} (pid {pid} on {host}, since {since})", Holder(owner, pid, host, since)

@@ -31,6 +31,8 @@ class Patient(Connection[Any]):
     """Whether it was given up for that."""
     seat: tuple[str, int, int] = ("", 0, 0)
     """Host, port and process at the other end."""
+    era = 0
+    """How many connections had been lost when it was made."""
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
         if self.patience_s is None:

@@ -65,9 +65,13 @@ class Server:
 
     def writer(self) -> Patient:
         """The writing connection; only while holding `lock`."""
-        if self._writer is None or self._writer.closed:
-            self._writer = self.connect()
-        return self._writer
+        writer, self._writer = self._writer, None
+        if writer is not None and writer.era != self._era:  # others were cut: this one will be, too
+            writer.close()
+        if writer is None or writer.closed:
+            writer = self.connect()
+        self._writer = writer
+        return writer
 
     @contextmanager
     def writing(self) -> Iterator[Patient]:
@@ -115,7 +119,7 @@ class Server:
             prepare_threshold=0 if self.address.prepare else None,
             application_name="refold",
         )
-        connection.patience_s = self.address.patience_s
+        connection.patience_s, connection.era = self.address.patience_s, self._era
         connection.seat = (connection.info.host, connection.info.port, connection.info.backend_pid)
         try:
             if self.address.prepare:
@@ -140,7 +144,6 @@ class Server:
     @contextmanager
     def reading(self, *, fresh: bool = False) -> Iterator[Patient]:
         """A reading connection, of a small stock or a fresh one. After an error it is not put back."""
-        era = self._era
         try:
             connection = self.connect() if fresh else self._readers.pop()
         except IndexError:
@@ -153,7 +156,9 @@ class Server:
             with suppress(psycopg.Error):
                 connection.close()
             raise
-        if self._closed or connection.closed or era != self._era:
+        if connection.closed:
+            self._lost(connection)
+        elif self._closed or connection.era != self._era:
             connection.close()
         else:
             self._readers.append(connection)
