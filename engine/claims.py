@@ -126,7 +126,7 @@ class Alone:
         ]
 
     def may_begin(self, run_id: str, queue: str, tag: str) -> bool:
-        return (not queue or run_id in self._given) and (not tag or tag in self._tags)
+        return (not queue or run_id in self._given) and tag in self._tags
 
     def next_due(self, now: float) -> float | None:
         return self._store.next_due(now, self._tags)
@@ -203,7 +203,7 @@ class Shared:
         return found
 
     def may_begin(self, run_id: str, queue: str, tag: str) -> bool:
-        return True  # it could not have been taken
+        return tag in self._tags  # without a place it could not have been taken
 
     def next_due(self, now: float) -> float | None:
         found: float | None = self._seen.next_at

@@ -44,7 +44,8 @@ class PostgresStore(PostgresReader, Owning):
     """
 
     def __init__(self, url: str, *, create: bool = True, reading: bool = False) -> None:
-        self._server = Server(url, create=create, reading=reading)
+        self.server = self._server = Server(url, create=create, reading=reading)
+        """Public for what is kept beside the log."""
         self.url = self._server.address.url
         self.schema_version = SCHEMA_VERSION
         self._queries = named_queries(self._server.address.schema)
@@ -55,6 +56,8 @@ class PostgresStore(PostgresReader, Owning):
         self._own = 0
         """Commits of this object itself since `changed` was asked."""
         self._after = self._counted = 0
+        self.stirred = 0
+        """Grows with every append of this object, and whenever `changed` finds those of others."""
         try:
             self._after = max(self._rows("count_commits", after=0)[0][0] - BACK, 0)
             self.changed()
@@ -95,6 +98,7 @@ class PostgresStore(PostgresReader, Owning):
 
     def _append(self, connection: Patient, batch: Batch, *, prepare: bool = False) -> bool:
         """False: a stream is not where it is expected to be."""
+        self.stirred += 1
         wanted = self._append_all if batch.works or batch.blobs else self._append_rows
         parameters = batch.parameters() | {"owner": self.leases.owner}
         found = wanted.execute(connection, parameters, prepare=prepare)
@@ -267,6 +271,7 @@ class PostgresStore(PostgresReader, Owning):
         if newest - self._after > 2 * BACK:
             self._after = newest - BACK
             ((_, self._counted),) = self._rows("count_commits", after=self._after)
+        self.stirred += moved != own
         return bool(moved != own)
 
     def close(self) -> None:
