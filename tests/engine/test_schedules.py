@@ -1,7 +1,7 @@
 """Schedules: what fires when, what is skipped and why, and that no time becomes a run twice or is lost."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -59,15 +59,21 @@ def skipped(engine: TestEngine, name: str) -> list[tuple[str, int]]:
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
     """The same log, opened again and again."""
-    if request.param == "memory":
-        log = MemoryStore()
-        return lambda: log
-    if request.param == "sqlite":
-        return lambda: open_store(tmp_path / "log.db")
-    url = request.getfixturevalue("postgres")
-    return lambda: open_store(url)
+    opened: list[Store] = []
+    log = MemoryStore()
+    url = request.getfixturevalue("postgres") if request.param == "postgres" else str(tmp_path / "log.db")
+
+    def again() -> Store:
+        opened.append(log if request.param == "memory" else open_store(url))
+        return opened[-1]
+
+    try:
+        yield again
+    finally:
+        for store in opened:
+            store.close()
 
 
 # ---- on every store
@@ -128,8 +134,6 @@ async def test_the_dispatch_table_is_built_again_and_an_export_carries_schedules
         assert skipped(engine, "hourly") == [("paused", 3)]
         await engine.advance(HOUR)
         assert fired(engine, "hourly") == [at(1), at(5)]
-    if not isinstance(store, MemoryStore):
-        store.close()
 
 
 # ---- catching up
