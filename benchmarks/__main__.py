@@ -30,6 +30,15 @@ BENCHES = {
     "show": "looking",
 }
 """Name on the command line, and the module whose `run` it is."""
+POSTGRES = {
+    "step": "step",
+    "runs": "runs",
+    "workers": "workers",
+    "latency": "latency",
+    "idle": "idle",
+    "history": "history",
+}
+"""Those of `--postgres`, modules in `benchmarks.postgres`."""
 PEERS = "peers"
 """Installs other projects into environments of their own, so only on demand."""
 
@@ -39,6 +48,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="*", metavar="name", help=f"{', '.join(BENCHES)} (default: all), {PEERS}"
     )
+    parser.add_argument(
+        "--postgres", action="store_true", help=f"on a PostgreSQL server of our own: {', '.join(POSTGRES)}"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
     parser.add_argument(
         "--peers", action="store_true", help="also measure DBOS and unhinged, installed on demand"
@@ -46,8 +58,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="disk to measure (default: this folder)")
     chosen = parser.parse_args(argv)
-    if unknown := set(chosen.names) - {*BENCHES, PEERS}:
-        parser.error(f"no bench named {', '.join(sorted(unknown))}; there are {', '.join((*BENCHES, PEERS))}")
+    known = (*(POSTGRES if chosen.postgres else BENCHES), PEERS)
+    if unknown := set(chosen.names) - {*known}:
+        parser.error(f"no bench named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return chosen
 
 
@@ -58,9 +71,19 @@ def one(name: str, scale: Scale) -> list[Figure]:
     return [dataclasses.replace(figure, command=f"./dev bench {name}") for figure in figures]
 
 
+def one_on_postgres(name: str, scale: Scale) -> list[Figure]:
+    """The same on a server, new for each bench."""
+    from .postgres.place import server  # psycopg and the tests' server: only for those who ask for it
+
+    module = importlib.import_module(f"benchmarks.postgres.{POSTGRES.get(name, name)}")
+    with server() as dsn:
+        figures: list[Figure] = module.run(scale, dsn)
+    return [dataclasses.replace(figure, command=f"./dev bench --postgres {name}") for figure in figures]
+
+
 def main(argv: list[str] | None = None) -> int:
     chosen = arguments(argv)
-    names = chosen.names or list(BENCHES)
+    names = chosen.names or list(POSTGRES if chosen.postgres else BENCHES)
     if chosen.peers and PEERS not in names:
         names.append(PEERS)
     figures: list[Figure] = []
@@ -71,8 +94,9 @@ def main(argv: list[str] | None = None) -> int:
             folder = Path(root, name)
             folder.mkdir()
             began = time.perf_counter()
+            scale = Scale(folder, chosen.quick)
             try:
-                figures += one(name, Scale(folder, chosen.quick))
+                figures += one_on_postgres(name, scale) if chosen.postgres else one(name, scale)
             except Exception:
                 crashed = True
                 traceback.print_exc()

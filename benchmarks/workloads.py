@@ -1,6 +1,7 @@
 """The workflows that benches run: as little body as possible, so that what is left is the engine."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -74,8 +75,20 @@ async def sleeper(ctx: Context, seconds: float) -> None:
     await ctx.sleep(seconds)
 
 
+@step
+async def look_at_clock() -> float:
+    """Seconds on a clock that all processes of a machine share (Linux)."""
+    return time.monotonic()
+
+
+@workflow
+async def clock(ctx: Context) -> float:
+    """When its first step began."""
+    return await look_at_clock()
+
+
 WORKFLOWS: list[Workflow[Any, Any]] = [
-    sequential, sequential_pure, parallel, mapped, leaf, family, then_wait, sleeper,
+    sequential, sequential_pure, parallel, mapped, leaf, family, then_wait, sleeper, clock,
 ]  # fmt: skip
 
 

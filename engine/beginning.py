@@ -15,6 +15,7 @@ from .handle import Handle
 from .locks import Locks, hold
 from .names import check_name, check_run_id
 from .placement import placement
+from .queues import check_declared
 from .settings import Settings
 from .starting import (
     Registry,
@@ -111,6 +112,8 @@ class Beginning:
             now, queue=queue, priority=priority, queue_key=queue_key, start_at=start_at, delay=delay,
             run_on=run_on, lock=lock,
         )  # fmt: skip
+        if queue is not None:
+            check_declared(self.store, queue)
         started = start_of(
             flow, packed, self.settings, now, key=key or "", attributes=attributes, trigger=trigger,
             trace=trace_id, timeout=timeout, by=by, clock=self.clock, place=place,

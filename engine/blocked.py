@@ -6,7 +6,7 @@ from ..events import types as t
 from ..events.clock import new_event_id, to_datetime
 from ..events.errors import AppendRefused, RefoldError
 from ..events.stream import INBOX
-from . import family, onward
+from . import family, onward, unbegun
 from .loader import History, whole_history
 from .rewind import still_open
 
@@ -15,6 +15,9 @@ def take_requests(worker: Any, run_id: str) -> None:
     """Terminate the run when somebody asks for that: it needs no handler."""
     work = worker.store.work(run_id)
     if work is None or work.state == "done" or worker.closing:
+        return
+    if work.state == "pending":
+        _take_all(worker, run_id)
         return
     asked = [row for row in worker.store.read(run_id + INBOX, work.seen) if row.tag == t.RequestSent.TAG]
     if not asked:
@@ -31,6 +34,16 @@ def take_requests(worker: Any, run_id: str) -> None:
         if message.verb == "terminate" and row.version > history.stale_mail:
             _terminate(worker, history, message, row.version)
             return
+
+
+def _take_all(worker: Any, run_id: str) -> None:
+    """Of a run that has not begun: its handler has nothing to say to anything."""
+    try:
+        history = whole_history(worker.store, run_id)
+    except RefoldError:
+        return  # it cannot even be read; it stays as it is, and says so
+    if history.end is None:
+        unbegun.attend(worker, history)
 
 
 def _terminate(worker: Any, history: History, request: t.RequestSent, inbox: int) -> None:

@@ -1,11 +1,16 @@
 """Which runs of a store are this worker's to execute: all of them, or those that it has a lease on."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
+from ..events.queues import Held, Turns
 from ..events.store import Store
+from ..events.work import ANY_WORKER
+
+PAGE = 500
+"""Runs with mail that others must see to, for a look."""
 
 
 class Claims(Protocol):
@@ -24,7 +29,21 @@ class Claims(Protocol):
         ...
 
     def asked(self, blocked: Collection[str]) -> list[str]:
-        """Those of the runs which nobody may be able to execute that have mail, and that `due` left out."""
+        """Those of the runs which nobody may be able to execute that have mail, and that `due` left out; and
+        those with mail that wait for a place in a queue, or for a worker with another tag."""
+        ...
+
+    def may_begin(self, run_id: str, queue: str, tag: str) -> bool:
+        """Whether a run that has not begun may do so here: it has its place, and we the tag."""
+        ...
+
+    @property
+    def again_at(self) -> float:
+        """When the rate of a queue lets the next run begin, by what `due` has found."""
+        ...
+
+    def next_due(self, now: float) -> float | None:
+        """When any run is due next."""
         ...
 
     def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
@@ -71,8 +90,13 @@ class Alone:
 
     sweep_s = float("inf")
 
-    def __init__(self, store: Store, owner: str) -> None:
-        self._store, self._owner = store, owner
+    def __init__(self, store: Store, owner: str, tags: Sequence[str] = ANY_WORKER) -> None:
+        self._store, self._owner, self._tags = store, owner, list(tags)
+        queued: Any = store.queued  # of a store that one executes
+        self._turns = Turns(store, queued)
+        self._given: dict[str, Held] = {}
+        """Places in queues of runs that have not begun yet."""
+        self.again_at = float("inf")
 
     def join(self) -> None:
         self._store.hold(self._owner)
@@ -81,19 +105,36 @@ class Alone:
         return self._store.holding()
 
     def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
-        return self._store.due(now, limit + len(skip))
+        found = self._store.due(now, limit + len(skip), self._tags)
+        return found + self._queued(now, limit, skip)
+
+    def _queued(self, now: float, limit: int, skip: Collection[str]) -> list[str]:
+        for run_id in list(self._given):
+            work = self._store.work(run_id)
+            if work is None or work.state != "pending" or work.due_at is None or run_id in skip:
+                del self._given[run_id]  # it has begun, has ended or is held: its row says so
+        places = self._turns.next(now, limit - len(self._given), self._given, skip, self._tags)
+        self._given |= places.runs
+        self.again_at = places.again_at or float("inf")
+        return list(self._given)
 
     def asked(self, blocked: Collection[str]) -> list[str]:
-        return []
+        return [run_id for run_id in self._store.mail_elsewhere(PAGE, self._tags) if run_id not in self._given]
+
+    def may_begin(self, run_id: str, queue: str, tag: str) -> bool:
+        return (not queue or run_id in self._given) and (not tag or tag in self._tags)
+
+    def next_due(self, now: float) -> float | None:
+        return self._store.next_due(now, self._tags)
 
     def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
-        return self._store.running(after, limit)
+        return self._store.running(after, limit, self._tags)
 
     def take(self, run_id: str) -> bool:
         return True
 
     def let_go(self, run_id: str) -> None:
-        pass
+        self._given.pop(run_id, None)
 
     def ended(self, runs: Collection[str]) -> list[str]:
         return []
@@ -120,9 +161,12 @@ class Shared:
     run that another one has taken is refused by the log.
     """
 
-    def __init__(self, store: Any, owner: str, ttl: float, refresh: float) -> None:
+    def __init__(
+        self, store: Any, owner: str, ttl: float, refresh: float, tags: Sequence[str] = ANY_WORKER
+    ) -> None:
         self._store, self._leases = store, store.leases
-        self._owner, self._ttl, self._refresh = owner, ttl, refresh
+        self._owner, self._ttl, self._refresh, self._tags = owner, ttl, refresh, list(tags)
+        self._leases.tags = self._tags
         self.sweep_s = min(ttl / 6, 5.0)
         self._freed: set[str] = set()
         self._next_beat = self._next_look = 0.0
@@ -142,6 +186,18 @@ class Shared:
 
     def asked(self, blocked: Collection[str]) -> list[str]:
         found: list[str] = self._leases.mailed(list(blocked)) if blocked else []
+        found += self._store.mail_elsewhere(PAGE, self._tags)
+        return found
+
+    def may_begin(self, run_id: str, queue: str, tag: str) -> bool:
+        return True  # it could not have been taken
+
+    @property
+    def again_at(self) -> float:
+        return self._leases.again_at or float("inf")
+
+    def next_due(self, now: float) -> float | None:
+        found: float | None = self._store.next_due(now, self._tags)
         return found
 
     def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
@@ -201,8 +257,10 @@ class Shared:
             self._fd = -1
 
 
-def claims_of(store: Store, owner: str, ttl: float, refresh: float) -> Claims:
+def claims_of(
+    store: Store, owner: str, ttl: float, refresh: float, tags: Sequence[str] = ANY_WORKER
+) -> Claims:
     """How the runs of this store are divided: a store with `leases` is shared."""
-    return (
-        Alone(store, owner) if getattr(store, "leases", None) is None else Shared(store, owner, ttl, refresh)
-    )
+    if getattr(store, "leases", None) is None:
+        return Alone(store, owner, tags)
+    return Shared(store, owner, ttl, refresh, tags)

@@ -24,11 +24,13 @@ from ..projections.core import CORE
 from ..projections.projection import Projection
 from .beginning import Beginning
 from .bodies import StepWrapper
-from .claims import claims_of
+from .claims import Claims, claims_of
 from .closing import to_its_end
 from .handle import Handle
 from .lookup import Runs
 from .names import run_to_find
+from .placement import check_tags
+from .queues import Queue, Queues, check_queues, declare
 from .read_models import ReadModels
 from .repairing import Repairing
 from .schedule_plan import Schedule
@@ -63,6 +65,9 @@ class Engine(Beginning, Talking, Repairing):
         execute: False: only talk to the store (start, signal, cancel, look), another process executes.
         settings: see `Settings`.
         clock: replace time in tests.
+        tags: what this engine has that others may not, for runs with `run_on`; see also `only_tagged`.
+        only_tagged: True: leave runs without `run_on` to others.
+        queues: the limits that the code gives to queues (`refold.queues`), stored when they have changed.
         schedules: what starts runs by itself; made, or changed, on entering (`refold.schedules`).
         projections: read models of your own, kept up beside the ones that every store has.
         step_wrappers: `async def wrapper(info, call)` around the body of every step, the first outermost.
@@ -80,6 +85,9 @@ class Engine(Beginning, Talking, Repairing):
         execute: bool = True,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        tags: Iterable[str] = (),
+        only_tagged: bool = False,
+        queues: Iterable[Queue] = (),
         schedules: Iterable[Schedule] = (),
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
@@ -94,6 +102,8 @@ class Engine(Beginning, Talking, Repairing):
         self._holds = False
         self._worker: Worker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.tags = check_tags(tags, only_tagged)
+        self._queues = check_queues(queues)
         self._declared = tuple(schedules)
         self._projections = (*CORE, *projections)
         self._around = compose(step_wrappers)
@@ -107,10 +117,11 @@ class Engine(Beginning, Talking, Repairing):
         given, self._loop = self._given, asyncio.get_running_loop()
         self._store = store = open_store(given) if isinstance(given, str | os.PathLike) else given
         try:
+            declare(store, self.clock, self._queues)
             self.schedules.declare(store, self._declared)
             if self.execute:
                 owner = new_owner()
-                claims = claims_of(store, owner, self.settings.lease_ttl, self.settings.lease_refresh)
+                claims = self._claims(store, owner)
                 claims.join()
                 self._holds = True
                 self._worker = Worker(store, self.workflows, self.clock, owner, self.settings, claims)
@@ -172,6 +183,14 @@ class Engine(Beginning, Talking, Repairing):
         if self._worker is None:
             raise ConfigurationError("this engine does not execute: make it with Engine(…, execute=True)")
         return self._worker
+
+    def _claims(self, store: Store, owner: str) -> Claims:
+        return claims_of(store, owner, self.settings.lease_ttl, self.settings.lease_refresh, self.tags)
+
+    @property
+    def queues(self) -> Queues:
+        """Limits of queues, and how full they are: `set`, `list`, `get`."""
+        return Queues(self)
 
     @property
     def schedules(self) -> Schedules:

@@ -175,9 +175,9 @@ def end_message(run_id: str, started: t.RunStarted, end: Event, spent: Spent) ->
 
 
 def last_words(
-    run_id: str, started: t.RunStarted, end: t.RunTerminated, spent: Spent, children: Iterable[str]
+    run_id: str, started: t.RunStarted, end: Event, spent: Spent, children: Iterable[str]
 ) -> tuple[Post, ...]:
-    """What a run that is stopped hard tells its children that are waited for, its parent and its lock."""
+    """What a run whose handler is not asked tells its children that are waited for, its parent, its lock."""
     told = tuple(terminate_message(child, end) for child in children)
     return told + end_message(run_id, started, end, spent) + locks.freed(run_id, started, end)
 

@@ -34,6 +34,7 @@ class Following:
         self.starved = False
         """There was no room for runs that may be due."""
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         self._sweep, self._swept = False, 0.0
         self._doubtful: set[str] = set()
         """Runs that others may have taken while we were not heard of."""
@@ -65,6 +66,8 @@ class Following:
                 self.look()
             swept_s = monotonic() - self._swept
             if (self._sweep and swept_s > SWEEP_S) or swept_s > worker.claims.sweep_s:
+                if swept_s > worker.claims.sweep_s:
+                    self.look_at = 0.0  # or one that it had only taken, or a place in a queue
                 self.take_running()  # a zombie, or one who died, may have left a run behind
         except StoreError as error:
             _log.error("the store cannot be read: %s", error)
@@ -122,6 +125,20 @@ class Following:
             if (work := worker.store.work(run_id)) is not None and work.state == "done":
                 worker.recovery.enqueue(run_id)
 
+    def look_soon(self) -> None:
+        """Look in this turn of the loop, once for all who ask: a place in a queue is free, or may be."""
+        if self._soon is None and not self._worker.closing:
+            self._soon = self._loop.call_soon(self._look_now)
+
+    def _look_now(self) -> None:
+        self._soon = None
+        if self._worker.closing:
+            return
+        try:
+            self.look()
+        except StoreError:
+            self.look_at = 0.0  # the next tick finds out, and says so
+
     def look(self) -> None:
         """Take what is due from the store, deliver mail to those who are here."""
         worker = self._worker
@@ -148,4 +165,5 @@ class Following:
         found = sum(run_id not in worker.blocked for run_id in due)
         more = newborn or found >= limit  # those that did not fit on the page are due, too
         self.starved = worker.room == 0
-        self.look_at = 0.0 if more else worker.store.next_due(now) or float("inf")
+        soon = min(worker.claims.next_due(now) or float("inf"), worker.claims.again_at)
+        self.look_at = 0.0 if more else soon

@@ -261,7 +261,7 @@ class LiveRun:
         newborn: Sequence[Newborn] = (),
     ) -> None:  # fmt: skip
         """Queue one unit at the place where the run's stream will be when all before it is stored."""
-        before, fold = self.tail, self.fold
+        before, fold, waited = self.tail, self.fold, self.fold.waits
         for event in events:
             fold.apply(event)
         stored, blobs = put_all_away(events)
@@ -271,7 +271,8 @@ class LiveRun:
             self._work = row
             works = (row, *works)
         own = Append(self.run_id, before.version, rows, before.hash)
-        unit = Unit((own, *along.appends), works, along.posts, blobs + along.blobs)
+        begins = self.run_id if waited and not fold.waits else ""
+        unit = Unit((own, *along.appends), works, along.posts, blobs + along.blobs, begins)
         entry = _Entry(events, commands, starts, told, newborn, [post.run_id for post in along.posts])
         self.undurable += 1
         urgent = urgent or told is not None

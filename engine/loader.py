@@ -95,7 +95,9 @@ class History:
 
     def _add(self, event: Event, version: int) -> None:
         self._fold.apply(event)
-        if isinstance(event, t.CAUSES):
+        if isinstance(event, t.RunCancelled) and event.unbegun:
+            self._ended(event)
+        elif isinstance(event, t.CAUSES):
             self._add_cause(event, version)
         elif isinstance(event, t.COMMANDS):
             self._add_command(event, version)
@@ -214,6 +216,11 @@ class History:
     def paused(self) -> bool:
         """Whether nothing may be delivered."""
         return self._fold.paused
+
+    @property
+    def pending(self) -> bool:
+        """Whether it has not begun, or has ended and waits in its queue to go on."""
+        return self._fold.state == "pending"
 
     @property
     def floors(self) -> Floors | None:

@@ -1,5 +1,6 @@
 """Where and when a run may begin: the options of `start` that say so."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,7 @@ from msgspec import Struct
 
 from ..events import types as t
 from ..events.errors import ConfigurationError
+from ..events.work import ANY_WORKER
 from .names import check_name, check_seconds
 from .step import LONGEST_S
 
@@ -27,6 +29,16 @@ class Placement(Struct, frozen=True):
 
 AT_ONCE = Placement()
 """Begin now, here or anywhere."""
+
+
+def check_tags(tags: Any, only_tagged: Any) -> tuple[str, ...]:
+    """What an engine executes: '' stands for runs that say nothing of where. Raises `ConfigurationError`."""
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise ConfigurationError(f"tags={tags!r:.80}: expected a list, tags=[…]")
+    own = tuple(dict.fromkeys(check_name(tag, "tag") for tag in tags))
+    if only_tagged and not own:
+        raise ConfigurationError("only_tagged=True without tags: this engine would execute nothing")
+    return own if only_tagged else (*ANY_WORKER, *own)
 
 
 def may_wait(started: t.RunStarted) -> bool:

@@ -25,7 +25,7 @@ from ..events.errors import (
 from ..events.log import Log
 from ..events.store import Store
 from ..events.types import Event
-from . import blocked, inbox, pause
+from . import blocked, inbox, pause, unbegun
 from .claims import Claims
 from .ends import Ends
 from .live import KEPT_FACTS, Kept, LiveRun, unexpected
@@ -192,6 +192,7 @@ class Recovery:
         if not self._keeper.claims.take(run_id):
             if run_id in self.lost:
                 self._lease_lost(self.lost.pop(run_id))
+            blocked.take_requests(self._keeper, run_id)
             return
         history: History | None = None
         for page in read_history(self._keeper.store, run_id):
@@ -209,6 +210,15 @@ class Recovery:
                 self._lease_lost(self.lost.pop(run_id))
             return
         started = history.started
+        if unbegun.must_wait(history, self._keeper.clock.now()):
+            unbegun.attend(self._keeper, history)
+            self._keeper.claims.let_go(run_id)
+            return
+        queue = started.queue if history.pending else ""
+        if not self._keeper.claims.may_begin(run_id, queue, started.run_on):
+            self.let_go(run_id)
+            blocked.take_requests(self._keeper, run_id)
+            return
         workflow = self._keeper.workflows.get((started.workflow, started.workflow_version))
         if workflow is None:
             self._unregistered(history)

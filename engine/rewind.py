@@ -169,7 +169,7 @@ def before_failure(history: History) -> tuple[int, frozenset[int]]:
     before the cause on which the handler ended.
     """
     activations = history.activations
-    if isinstance(history.end, t.RunTerminated):
+    if isinstance(history.end, t.RunTerminated) or getattr(history.end, "unbegun", False):
         return len(activations), frozenset()  # nothing went wrong: go on where it stood
     if (end := handler_end(activations)) is not None:
         activations = activations[: end + 1]

@@ -220,6 +220,8 @@ class Run:
 
     def begin(self, cause: t.RunStarted) -> None:
         """Start the program."""
+        if cause.start_at is not None:  # what it sleeps counts from when it may begin
+            self.loop.now = cause.start_at.timestamp()
         for signal in cause.carried:
             self.signals.setdefault(signal.name, deque()).append(signal)
         self._run_main(ending.program(self, cause.args))

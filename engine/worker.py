@@ -252,6 +252,7 @@ class Worker:
         self.mail_for(run_id)  # it may have been asked to end meanwhile
         self.recovery.let_go(run_id)
         self.claims.let_go(run_id)
+        self.following.look_soon()  # it may have had a place in a queue
         self.ends.fail(run_id, error)
 
     # ---- following the store

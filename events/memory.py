@@ -9,9 +9,10 @@ from eventsourcing.popo import POPOApplicationRecorder
 from .admission import admit
 from .blobs import checked
 from .errors import AppendRefused, StoreBusy, StoreError
+from .queues_memory import MemoryQueued
 from .store import Refusal, Unit
 from .stream import INBOX, Row, Tail, row_hash
-from .work import Work
+from .work import ANY_WORKER, Work
 
 
 class MemoryStore(POPOApplicationRecorder):
@@ -161,35 +162,60 @@ class MemoryStore(POPOApplicationRecorder):
         """The run's row of `work`."""
         return self._work.get(run_id)
 
-    def due(self, now: float, limit: int = 1000) -> list[str]:
+    def due(self, now: float, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
         """Runs that want attention: due ones first, then those with mail."""
         with self._database_lock:
-            deadlines = self._deadlines()
-            due = [run_id for at, run_id in sorted(deadlines) if at <= now]
-            mail = sorted(w.run_id for w in self._work.values() if self._has_mail(w))
+            ready = [(work.due_at, work.run_id) for work in self._deadlines(tags) if not _queues(work)]
+            due = [run_id for at, run_id in sorted(ready) if at is not None and at <= now]
+            mail = sorted(w.run_id for w in self._with_mail() if w.run_on in tags and not _queues(w))
         return list(dict.fromkeys(due + mail))[:limit]
 
-    def _deadlines(self) -> list[tuple[float, str]]:
+    def mail_elsewhere(self, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        """Runs with mail that wait for a place in a queue, or for a worker with another tag."""
+        with self._database_lock:
+            found = [w for w in self._with_mail() if w.run_on not in tags or _queues(w)]
+        return sorted(work.run_id for work in found if work.state != "done")[:limit]
+
+    def _deadlines(self, tags: Sequence[str]) -> list[Work]:
         return [
-            (work.due_at, work.run_id)
+            work
             for work in self._work.values()
             if work.due_at is not None and work.state in ("pending", "waiting")
+            if work.run_on in tags or _queues(work)
         ]
+
+    def _with_mail(self) -> list[Work]:
+        return [work for work in self._work.values() if self._has_mail(work)]
 
     def _has_mail(self, work: Work) -> bool:
         over = work.state == "done" and work.status != "continued"
         return not over and self._mail[work.run_id] > work.seen
 
-    def running(self, after: str = "", limit: int = 1000) -> list[str]:
+    def running(self, after: str = "", limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
         """Ids of runs in state `running` greater than `after`."""
         with self._database_lock:
-            found = [w.run_id for w in self._work.values() if w.state == "running" and w.run_id > after]
-        return sorted(found)[:limit]
+            found = [w for w in self._work.values() if w.state == "running" and w.run_id > after]
+        return sorted(work.run_id for work in found if work.run_on in tags)[:limit]
 
-    def next_due(self, now: float) -> float | None:
+    def next_due(self, now: float, tags: Sequence[str] = ANY_WORKER) -> float | None:
         """The earliest `due_at` later than `now`."""
         with self._database_lock:
-            return min((at for at, _ in self._deadlines() if at > now), default=None)
+            found = [work.due_at for work in self._deadlines(tags)]
+        return min((at for at in found if at is not None and at > now), default=None)
+
+    @property
+    def queued(self) -> MemoryQueued:
+        """What waits in queues."""
+        return MemoryQueued(self._works)
+
+    def _works(self) -> list[Work]:
+        with self._database_lock:
+            return list(self._work.values())
+
+    def streams(self, prefix: str) -> list[str]:
+        """Names of the streams that begin so, in order."""
+        with self._database_lock:
+            return sorted(stream for stream in self._stored_events_index if stream.startswith(prefix))
 
     def all_work(self) -> list[tuple[Work, int]]:
         """The whole `work` table with `mail`."""
@@ -232,3 +258,8 @@ class MemoryStore(POPOApplicationRecorder):
         """Release; nothing can be stored any more, what is there can still be read."""
         self.release()
         self._closed = True
+
+
+def _queues(work: Work) -> bool:
+    """Whether it waits for a place in a queue."""
+    return bool(work.queue) and work.state == "pending"

@@ -18,9 +18,10 @@ from .postgres_leases import Leases
 from .postgres_library import LibraryRecorder
 from .postgres_server import Server, named_queries
 from .postgres_statement import Statement
+from .queues_postgres import PostgresQueued
 from .store import Refusal, Unit
-from .stream import INBOX, Row, Tail
-from .work import Work
+from .stream import INBOX, Row, Tail, next_text
+from .work import ANY_WORKER, Work
 
 TRIES = 20
 """How often a commit is tried again that met another one: each time somebody else has got on."""
@@ -141,8 +142,12 @@ class PostgresStore(LibraryRecorder):
             notify = any(owner != self.leases.owner for (owner,) in owners)
         tails = self._tails(connection, units)
         batch, mail, refusals = Batch(), dict[str, int](), list[Refusal | None]()
+        ours = self._places(connection, [unit.begins for unit in units if unit.begins])
         for unit in units:
             posted: list[Row] = []
+            if unit.begins and unit.begins not in ours:
+                refusals.append(Refusal(unit.begins, unit.appends[0].expected, unit.appends[0].expected))
+                continue
             refusal = admit(unit, tails, lambda stream: Tail(), posted)
             refusals.append(refusal)
             if refusal is None:
@@ -152,6 +157,13 @@ class PostgresStore(LibraryRecorder):
                         mail[append.stream.removesuffix(INBOX)] = append.expected + len(append.rows)
                 mail.update({row.stream.removesuffix(INBOX): row.version for row in posted})
         return refusals, batch, mail, notify
+
+    def _places(self, connection: Connection[Any], runs: list[str]) -> set[str]:
+        """Those of the runs that wait for their places in queues and have been given them as ours."""
+        if not runs:
+            return set()
+        found = connection.execute(self._queries["places"], {"runs": texts(runs), "owner": self.leases.owner})
+        return {name_of(run) for (run,) in found}
 
     def _tails(self, connection: Connection[Any], units: Sequence[Unit]) -> dict[str, Tail]:
         names = {append.stream for unit in units for append in unit.appends}
@@ -194,17 +206,10 @@ class PostgresStore(LibraryRecorder):
 
     def _positioned(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, after every commit that is visible by now has its position."""
-        key = {"key": self._server.address.key("positions")}
 
         def ask(connection: Connection[Any]) -> list[tuple[Any, ...]]:
-            # All at once: a process that freezes in between would hold everybody up who reads.
-            with connection.pipeline():
-                connection.execute("BEGIN")
-                connection.execute(self._queries["lock_positions"], key)
-                connection.execute(self._queries["give_positions"])
-                found = connection.execute(self._queries[query], parameters, binary=True)
-                connection.execute("COMMIT")
-                return found.fetchall()
+            connection.execute(self._queries["give_positions"])
+            return connection.execute(self._queries[query], parameters, binary=True).fetchall()
 
         return self._read(ask)
 
@@ -263,21 +268,38 @@ class PostgresStore(LibraryRecorder):
         found = self._rows("work", run=text_of(run_id))
         return Work(run_id, *found[0][1:]) if found else None
 
-    def due(self, now: float, limit: int = 1000) -> list[str]:
+    def due(self, now: float, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
         """Runs that want attention: due ones first, then those with mail."""
-        found = dict.fromkeys(name_of(run) for (run,) in self._rows("due", now=now, limit=limit))
+        asked: dict[str, Any] = {"limit": limit, "tags": list(tags)}
+        found = dict.fromkeys(name_of(run) for (run,) in self._rows("due", now=now, **asked))
         if len(found) < limit:
-            found.update(dict.fromkeys(name_of(run) for (run,) in self._rows("mail", limit=limit)))
+            found.update(dict.fromkeys(name_of(run) for (run,) in self._rows("mail", **asked)))
         return list(found)[:limit]
 
-    def running(self, after: str = "", limit: int = 1000) -> list[str]:
-        """Ids of runs in state `running` greater than `after`."""
-        return [name_of(run) for (run,) in self._rows("running", after=text_of(after), limit=limit)]
+    def mail_elsewhere(self, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        """Runs with mail that wait for a place in a queue, or for a worker with another tag."""
+        found = self._rows("mail_elsewhere", limit=limit, tags=list(tags))
+        return [name_of(run) for (run,) in found]
 
-    def next_due(self, now: float) -> float | None:
+    def running(self, after: str = "", limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        """Ids of runs in state `running` greater than `after`."""
+        found = self._rows("running", after=text_of(after), limit=limit, tags=list(tags))
+        return [name_of(run) for (run,) in found]
+
+    def next_due(self, now: float, tags: Sequence[str] = ANY_WORKER) -> float | None:
         """The earliest `due_at` later than `now`."""
-        found: float | None = self._rows("next_due", now=now)[0][0]
+        found: float | None = self._rows("next_due", now=now, tags=list(tags))[0][0]
         return found
+
+    @property
+    def queued(self) -> PostgresQueued:
+        """What waits in queues."""
+        return PostgresQueued(self._rows)
+
+    def streams(self, prefix: str) -> list[str]:
+        """Names of the streams that begin so, in order."""
+        first = text_of(prefix)
+        return [name_of(name) for (name,) in self._rows("streams", first=first, after=next_text(first))]
 
     def all_work(self) -> list[tuple[Work, int]]:
         """The whole `work` table with `mail`."""

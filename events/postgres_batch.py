@@ -17,6 +17,8 @@ class Batch:
         self.blobs: dict[str, bytes] = {}
         self.heads: list[tuple[str, int, bytes]] = []
         """Of each stream: what must be its last row."""
+        self.begins: list[str] = []
+        """Runs whose places must be ours still."""
 
     @classmethod
     def of(cls, units: Sequence[Unit]) -> "Batch | None":
@@ -49,6 +51,8 @@ class Batch:
         for work in unit.works:
             self.works[work.run_id] = work
         self.blobs.update(unit.blobs)
+        if unit.begins:
+            self.begins.append(unit.begins)
 
     def parameters(self) -> dict[str, Any]:
         """Arrays by name; rows of `work` in the order in which everybody locks them."""
@@ -76,6 +80,7 @@ class Batch:
             "queue_keys": [work.queue_key for work in works],
             "tags_wanted": [work.run_on for work in works],
             "begun": [work.begun_at for work in works],
+            "begins": texts(self.begins),
             "digests": list(self.blobs),
             "contents": list(self.blobs.values()),
         }

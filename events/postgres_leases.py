@@ -13,6 +13,7 @@ from .errors import StoreBusy, StoreError
 from .hold import this_process
 from .postgres_batch import name_of, text_of, texts
 from .postgres_server import Server
+from .work import ANY_WORKER
 
 
 class Leases:
@@ -31,6 +32,10 @@ class Leases:
         self._server, self._queries, self._ask, self._holder = server, queries, ask, holder
         self.owner: str | None = None
         """Of the runs that this process starts; None: it executes nothing."""
+        self.tags: list[str] = list(ANY_WORKER)
+        """Of what it executes: runs that want one of these."""
+        self.again_at: float | None = None
+        """When the rate of a queue lets another run begin, by what `due` has found."""
         self._listener: Connection[Any] | None = None
         self.channel = f"refold_{server.address.schema}"
 
@@ -74,10 +79,19 @@ class Leases:
         return len(gone)
 
     def due(self, now: float, limit: int, skip: list[str], room: int) -> list[str]:
-        """See `Store.due`: of our own runs, and of at most `room` that are nobody's, which become ours."""
-        asked = {"now": now, "owner": self.owner, "skip": texts(skip)}
+        """See `Store.due`: of our own runs, and of at most `room` that are nobody's, which become ours.
+
+        Of those that wait in queues, too, as many as there are places for; see `again_at`.
+        """
+        asked = {"now": now, "owner": self.owner, "skip": texts(skip), "tags": self.tags}
         claimed = self._write("claim_due", limit=room, **asked) if room > 0 else []
-        ours = self._ask("due_of_ours", limit=limit, **asked)
+        self.again_at = None
+        if (None,) in claimed:
+            claimed.remove((None,))
+            given = self._write("claim_queued", limit=room - len(claimed), **asked)
+            claimed += [(run,) for run, _ in given if run is not None]
+            self.again_at = min((at for _, at in given if at is not None), default=None)
+        ours = self._ask("due_of_ours", limit=limit, now=now, owner=self.owner, skip=texts(skip))
         return [name_of(run) for run in dict.fromkeys(row[0] for row in (*claimed, *ours))]
 
     def mailed(self, runs: list[str]) -> list[str]:
@@ -89,13 +103,13 @@ class Leases:
         """See `Store.running`: as in `due`."""
         asked: dict[str, Any] = {"after": text_of(after), "owner": self.owner}
         if room > 0:
-            self._write("claim_running", limit=room, skip=texts(skip), **asked)
+            self._write("claim_running", limit=room, skip=texts(skip), tags=self.tags, **asked)
         asked["limit"] = limit
         return [name_of(run) for (run,) in self._ask("running_of_ours", **asked)]
 
     def take(self, run_id: str) -> bool:
         """Make a run ours, if it is nobody's."""
-        return bool(self._write("take", run=text_of(run_id), owner=self.owner))
+        return bool(self._write("take", run=text_of(run_id), owner=self.owner, tags=self.tags))
 
     def let_go(self, runs: list[str]) -> None:
         """They are nobody's from now on."""

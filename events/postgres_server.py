@@ -1,6 +1,7 @@
 """Connections to one log on a PostgreSQL server: the URL, the schema and its upgrades, typed errors."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -227,7 +228,9 @@ class Server:
 
     def migration(self, version: int) -> list[bytes]:
         """The statements that lead to this version of the schema from the one before."""
-        return in_schema((_SQL / f"postgres_{version}.sql").read_text(), self.address.schema).split(b";\n")
+        script = in_schema((_SQL / f"postgres_{version}.sql").read_text(), self.address.schema)
+        # Not within the body of a function: that is between two `$$`.
+        return re.split(rb";\n(?=(?:[^$]|\$\$[^$]*\$\$)*\Z)", script)
 
     # ---- errors
 

@@ -5,15 +5,19 @@ Without the library's recorders: to import them takes 40 ms, a tenth of what `re
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec.json import encode
+
 from .blobs import checked
 from .hold import Holder, holder_of
+from .queues_sqlite import SQLiteQueued
 from .sqlite_file import ERRORS, QUERIES, File
-from .stream import Row, Tail
-from .work import Work
+from .stream import Row, Tail, next_text
+from .work import ANY_WORKER, Work
 
 _row = partial(tuple.__new__, Row)
 """`Row._make` without its Python frame: a third of its price, three rows a step."""
@@ -82,21 +86,39 @@ class SQLiteReader:
         found = self._rows("work", (run_id,))
         return Work(*found[0]) if found else None
 
-    def due(self, now: float, limit: int = 1000) -> list[str]:
+    def due(self, now: float, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
         """Runs that want attention: due ones first, then those with mail."""
-        found = dict.fromkeys(run_id for (run_id,) in self._rows("due", (now, limit)))
+        due = [row for tag in tags for row in self._rows("due", (tag, now, limit))]
+        if len(tags) > 1:
+            due.sort(key=lambda row: (row[1], row[0]))
+        found = dict.fromkeys([row[0] for row in due])
         if len(found) < limit:
-            found.update(dict.fromkeys(run_id for (run_id,) in self._rows("mail", (limit,))))
+            mail = self._rows("mail", (encode(tags).decode(), limit))
+            found.update(dict.fromkeys([run_id for (run_id,) in mail]))
         return list(found)[:limit]
 
-    def running(self, after: str = "", limit: int = 1000) -> list[str]:
-        """Ids of runs in state `running` greater than `after`."""
-        return [run_id for (run_id,) in self._rows("running", (after, limit))]
+    def mail_elsewhere(self, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        """Runs with mail that wait for a place in a queue, or for a worker with another tag."""
+        return [run_id for (run_id,) in self._rows("mail_elsewhere", (encode(tags).decode(), limit))]
 
-    def next_due(self, now: float) -> float | None:
+    def running(self, after: str = "", limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        """Ids of runs in state `running` greater than `after`."""
+        return [run_id for (run_id,) in self._rows("running", (after, encode(tags).decode(), limit))]
+
+    def next_due(self, now: float, tags: Sequence[str] = ANY_WORKER) -> float | None:
         """The earliest `due_at` later than `now`."""
-        found: float | None = self._rows("next_due", (now,))[0][0]
-        return found
+        found = [self._rows("next_due", (tag, now))[0][0] for tag in tags]
+        found += self._rows("next_due_queued", (now,))[0]
+        return min((due for due in found if due is not None), default=None)
+
+    @property
+    def queued(self) -> SQLiteQueued:
+        """What waits in queues."""
+        return SQLiteQueued(self._rows)
+
+    def streams(self, prefix: str) -> list[str]:
+        """Names of the streams that begin so, in order."""
+        return [name for (name,) in self._rows("streams", (prefix, next_text(prefix)))]
 
     def all_work(self) -> list[tuple[Work, int]]:
         """The whole `work` table with `mail`."""

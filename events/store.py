@@ -9,8 +9,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from .queues import Crowded
 from .stream import INBOX, LOCKS, Row, Tail
-from .work import Work
+from .work import ANY_WORKER, Work
 
 SCHEMA_VERSION = 4
 """Of the tables in a SQLite file."""
@@ -60,6 +61,8 @@ class Unit(Struct, frozen=True):
     """Messages for inboxes. The version of a run's inbox, whoever moved it, is its `mail`."""
     blobs: tuple[tuple[str, bytes], ...] = ()
     """Contents by digest (SHA-256, hex), of values too large for their events."""
+    begins: str = ""
+    """The run of a queue that begins with this: where many execute the log, its place must still be ours."""
 
 
 class Refusal(Struct, frozen=True):
@@ -103,19 +106,34 @@ class Reading(Protocol):
         """The run's row of `work`."""
         ...
 
-    def due(self, now: float, limit: int = 1000) -> list[str]:
+    def due(self, now: float, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
         """Ids of runs that want attention: due ones (pending or waiting) first, then those with mail.
 
-        Of those that are done only `continued` ones: their mail is for the run that goes on.
+        Of those that are done only `continued` ones: their mail is for the run that goes on. Those that wait
+        for a place in a queue are not among them (see `queued`), nor those that are for a worker with a tag
+        which is not one of `tags`.
         """
         ...
 
-    def running(self, after: str = "", limit: int = 1000) -> list[str]:
+    def mail_elsewhere(self, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        """Ids of runs with mail that wait for a place in a queue, or for a worker with another tag."""
+        ...
+
+    def running(self, after: str = "", limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
         """Ids of runs in state `running` greater than `after`, in order: what a new owner must recover."""
         ...
 
-    def next_due(self, now: float) -> float | None:
+    def next_due(self, now: float, tags: Sequence[str] = ANY_WORKER) -> float | None:
         """The earliest `due_at` later than `now`."""
+        ...
+
+    @property
+    def queued(self) -> Crowded:
+        """What can be asked about the runs in queues."""
+        ...
+
+    def streams(self, prefix: str) -> list[str]:
+        """Names of the streams that begin so, in order."""
         ...
 
     def changed(self) -> bool:

@@ -36,6 +36,11 @@ def is_run(stream: str) -> bool:
     return not stream.endswith(INBOX) and not stream.startswith(NO_RUNS)
 
 
+def next_text(prefix: str) -> str:
+    """The first text, by code points, that is greater than all that begin with the prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
 class Row(NamedTuple):
     """One event as stored."""
 

@@ -27,6 +27,7 @@ from .inbox_events import (
     VoteSent,
 )
 from .lock_events import LockFreed, LockRefused, LockTaken
+from .queue_events import QueueConfigured
 from .run_events import (
     Ancestor,
     AttributesChanged,
@@ -141,6 +142,7 @@ __all__ = [
     "LockRefused",
     "LockTaken",
     "PatchApplied",
+    "QueueConfigured",
     "RequestSent",
     "RunAttention",
     "RunCancelRequested",
@@ -263,6 +265,7 @@ FACTS: tuple[type[Event], ...] = (
     ChildEndSent,
     RequestSent,
     KeyTaken,
+    QueueConfigured,
     ScheduleCreated,
     ScheduleChanged,
     SchedulePaused,

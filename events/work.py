@@ -14,6 +14,9 @@ from msgspec import Struct
 from . import types as t
 from .types import Event
 
+ANY_WORKER = ("",)
+"""Tags of a worker that has none: it executes the runs that say nothing of where."""
+
 
 class Work(Struct, frozen=True):
     """One row of `work`. `mail` (the last inbox version) is kept by the store, not by this fold."""
@@ -70,6 +73,11 @@ class WorkFold:
         self._alarms: list[tuple[float, int]] = []
         """A heap of all of these: with a `min()` over them 10,000 parallel sleeps cost a run 50 s."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its place in a queue."""
+        return self.state == "pending" and self._routing[0] != ""
+
     def apply(self, event: Event) -> None:
         """Fold one more event of the run's stream."""
         if self.held:
@@ -92,7 +100,7 @@ class WorkFold:
 
     def _current(self) -> Work:
         if self.state in ("pending", "done"):
-            due = self.due if self.state == "pending" else None
+            due = self.due if self.state == "pending" and not self.paused else None
             return self._row(self.state, due)
         if self.open or (self.held and not self.paused):
             return self._row("running", None)
@@ -188,7 +196,7 @@ class _Step(Struct):
 def _rewound(fold: WorkFold, event: t.RunRewound) -> None:
     """Open again is what was open then; its next owner must look at it, and claims it."""
     fold.seen = max(fold.seen, event.inbox)
-    fold.state, fold.status, fold.paused = "running", "", False
+    _brought_back(fold, event)
     fold.open, fold.held = {0, *event.steps}, set()
     fold.backoffs = {}
     fold.timers = {number: due.timestamp() for number, due in event.timers.items()}
@@ -196,8 +204,17 @@ def _rewound(fold: WorkFold, event: t.RunRewound) -> None:
 
 
 def _reopened(fold: WorkFold, event: t.RunReopened) -> None:
-    fold.state, fold.status, fold.paused = "running", "", False
+    _brought_back(fold, event)
     fold.open = {0}
+
+
+def _brought_back(fold: WorkFold, event: Event) -> None:
+    """A run of a queue that had ended waits for a place again; others, and those that go on, need none."""
+    if fold.state == "done" and fold._routing[0]:
+        fold.state, fold.due, fold.begun_at = "pending", event.at.timestamp(), None
+    elif not fold.waits:
+        fold.state = "running"
+    fold.status, fold.paused = "", False
 
 
 def _started(fold: WorkFold, event: t.RunStarted) -> None:

@@ -1,1 +1,1 @@
-"""The same questions on a PostgreSQL server that keeps its promises (fsync on), a multiple of a bare commit there."""
+"""The same questions on a PostgreSQL server with durable settings, as multiples of a bare commit there."""

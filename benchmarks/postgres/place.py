@@ -11,6 +11,7 @@ import psycopg
 from tests import pg
 
 from ..bare import step_bytes
+from ..harness import Scale
 
 DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "shared_buffers": "256MB"}
 """What tests switch off for speed; the rest are PostgreSQL's defaults."""
@@ -34,20 +35,19 @@ def log_url(dsn: str, schema: str) -> str:
 class Bare:
     """A table with a key and a body: an INSERT and its COMMIT are the least a log on PostgreSQL can do."""
 
-    def __init__(self, dsn: str, size: int | None = None, table: str = "bare") -> None:
-        self.body = b"x" * (step_bytes() if size is None else size)
+    def __init__(self, scale: Scale, dsn: str, table: str = "bare") -> None:
+        self._body = b"x" * step_bytes()
         self._connection = psycopg.connect(dsn, autocommit=True, prepare_threshold=0)
-        self._table = table
         self._connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {table} "
+            f"CREATE TABLE IF NOT EXISTS public.{table} "
             "(position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea)".encode()
         )
-        self._insert = f"INSERT INTO {table} (body) VALUES (%b)".encode()
-        self.commits(WARM_UP)
+        self._insert = f"INSERT INTO public.{table} (body) VALUES (%b)".encode()
+        self.commits(scale.pick(WARM_UP, 5))
 
     def commits(self, count: int) -> float:
         """Seconds one INSERT with its COMMIT took, mean over `count` of them."""
-        execute, insert, body = self._connection.execute, self._insert, (self.body,)
+        execute, insert, body = self._connection.execute, self._insert, (self._body,)
         began = time.perf_counter()
         for _ in range(count):
             execute(insert, body)
@@ -55,6 +55,32 @@ class Bare:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class Split:
+    """Processor seconds of the server and of whoever uses it, over several stretches of time (Linux)."""
+
+    def __init__(self, dsn: str, *, own: bool = True) -> None:
+        self.server = self.workers = 0.0
+        self._dsn, self._own = dsn, own
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count this stretch; this process's time only when it is the one that works."""
+        server, own = server_cpu(self._dsn), time.process_time()
+        yield
+        if self._own:
+            self.workers += time.process_time() - own
+        self.server += server_cpu(self._dsn) - server
+
+    def server_ms(self, steps: int) -> float:
+        return self.server / steps * 1000
+
+    def worker_ms(self, steps: int) -> float:
+        return self.workers / steps * 1000
+
+    def text(self, steps: int) -> str:
+        return f"workers {self.worker_ms(steps):.3f} ms, server {self.server_ms(steps):.3f} ms"
 
 
 def server_cpu(dsn: str) -> float:
@@ -77,9 +103,9 @@ def server_cpu(dsn: str) -> float:
         return total
 
 
-def own_cpu() -> float:
-    """Processor seconds of this process so far."""
-    return time.process_time()
+def cpu_of(pid: int) -> float:
+    """Processor seconds of another process so far (Linux)."""
+    return sum(map(int, _stat(pid)[11:13])) / TICKS
 
 
 def _stat(pid: int) -> list[str]:

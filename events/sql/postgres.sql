@@ -2,9 +2,14 @@
 
 -- name: append
 -- Everything of a commit in one round trip, if each stream is where it is expected to be. The unique key of
--- `stored_events` refuses a version that is there already; what must be there already is looked up.
-WITH admitted AS (
-    SELECT NOT EXISTS (
+-- `stored_events` refuses a version that is there already; what must be there already is looked up. Runs of
+-- queues that begin with it must have their places still: who was frozen since may have lost them to others.
+WITH begins AS (
+    SELECT run_id FROM refold.work
+    WHERE run_id = ANY(%(begins)s::text[]) AND state = 'pending' AND owner = %(owner)s::text
+    ORDER BY run_id FOR UPDATE
+), admitted AS (
+    SELECT (SELECT COUNT(*) FROM begins) = cardinality(%(begins)s::text[]) AND NOT EXISTS (
         SELECT FROM unnest(%(heads)s::text[], %(expected)s::bigint[], %(after)b::bytea[])
             AS head (stream, expected, after)
         -- A scalar subquery is always a look into the index; a join becomes a scan of the whole table under a
@@ -31,7 +36,8 @@ WITH admitted AS (
         (run_id, workflow, version, state, due_at, seen, generation, status, queue, priority, queue_key, run_on,
         begun_at, mail, owner)
     SELECT new.*, COALESCE((SELECT MAX(originator_version) FROM refold.stored_events
-        WHERE originator_id = new.run_id || '/inbox'), 0), %(owner)s::text
+        WHERE originator_id = new.run_id || '/inbox'), 0),
+        CASE WHEN new.state <> 'pending' OR (new.queue = '' AND new.run_on = '') THEN %(owner)s::text END
     FROM unnest(%(runs)s::text[], %(workflows)s::text[], %(pins)s::text[], %(conditions)s::text[],
         %(dues)s::float8[], %(seen)s::bigint[], %(generations)s::bigint[], %(statuses)s::text[],
         %(queues)s::text[], %(priorities)s::bigint[], %(queue_keys)s::text[], %(tags_wanted)s::text[],
@@ -41,7 +47,8 @@ WITH admitted AS (
     ON CONFLICT (run_id) DO UPDATE SET
         workflow = excluded.workflow, version = excluded.version, state = excluded.state,
         due_at = excluded.due_at, seen = excluded.seen, generation = excluded.generation,
-        status = excluded.status, begun_at = excluded.begun_at
+        status = excluded.status, begun_at = excluded.begun_at,
+        owner = CASE WHEN live.state <> 'done' OR excluded.state <> 'pending' THEN live.owner END
     WHERE (live.state, live.due_at, live.seen, live.generation, live.status, live.version, live.workflow)
         IS DISTINCT FROM (excluded.state, excluded.due_at, excluded.seen, excluded.generation,
             excluded.status, excluded.version, excluded.workflow)
@@ -80,6 +87,10 @@ SELECT pg_advisory_xact_lock(key) FROM unnest(%(keys)s::bigint[]) AS wanted (key
 -- In the order in which everybody locks them, so nobody waits for one who waits for him.
 SELECT owner FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) ORDER BY run_id FOR UPDATE
 
+-- name: places
+SELECT run_id FROM refold.work WHERE run_id = ANY(%(runs)s::text[]) AND state = 'pending' AND owner = %(owner)s
+ORDER BY run_id FOR UPDATE
+
 -- name: tails
 -- Version and hash of the last rows of streams.
 SELECT wanted.stream, last.originator_version, last.hash
@@ -100,21 +111,26 @@ FROM refold.stored_events LEFT JOIN refold.commits ON commits.id = commit_id
 WHERE originator_id = %(stream)s::text AND originator_version > %(after)s::bigint
 ORDER BY originator_version LIMIT %(limit)s::bigint
 
--- name: lock_positions
--- One gives positions at a time; readers wait for each other here, whoever appends never does.
-SELECT pg_advisory_xact_lock(%(key)s::bigint)
-
 -- name: give_positions
--- To every commit that is visible by now; one that becomes visible later gets a later one.
-WITH last AS (
-    SELECT COALESCE(MAX(first_position + size), 1) AS free FROM (
-        SELECT first_position, size FROM refold.commits WHERE first_position IS NOT NULL
-        ORDER BY first_position DESC LIMIT 1) AS newest
-), fresh AS (
-    SELECT id, SUM(size) OVER (ORDER BY id) - size AS before FROM refold.commits WHERE first_position IS NULL
-)
-UPDATE refold.commits SET first_position = last.free + fresh.before
-FROM fresh, last WHERE commits.id = fresh.id
+-- To every commit that is visible by now; one that becomes visible later gets a later one. One gives positions
+-- at a time: readers wait for each other here, whoever appends never does. All of it is one statement, for the
+-- server goes through with that whatever becomes of its client: in a transaction or a pipeline of several, a
+-- network that broke in the middle held up all readers. The lock is of this schema: its name is put in.
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM refold.commits WHERE first_position IS NULL) THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('refold.positions', 0));
+        WITH last AS (
+            SELECT COALESCE(MAX(first_position + size), 1) AS free FROM (
+                SELECT first_position, size FROM refold.commits WHERE first_position IS NOT NULL
+                ORDER BY first_position DESC LIMIT 1) AS newest
+        ), fresh AS (
+            SELECT id, SUM(size) OVER (ORDER BY id) - size AS before
+            FROM refold.commits WHERE first_position IS NULL
+        )
+        UPDATE refold.commits SET first_position = last.free + fresh.before
+        FROM fresh, last WHERE commits.id = fresh.id;
+    END IF;
+END $$
 
 -- name: scan
 -- Whole commits are found by their first position; the one in the middle of which `after` lies, too.
@@ -146,21 +162,59 @@ SELECT run_id, workflow, version, state, due_at, seen, generation, status, queue
 FROM refold.work WHERE run_id = %(run)s::text
 
 -- name: due
--- Runs whose time has come, earliest first.
-SELECT run_id FROM refold.work WHERE state IN ('pending', 'waiting') AND due_at <= %(now)s::float8
+-- Runs that workers with one of these tags ('' is in any run that says nothing of where) may go on with, earliest
+-- first. Those that wait for a place in a queue are not among them.
+SELECT run_id FROM unnest(%(tags)s::text[]) AS tag CROSS JOIN LATERAL (
+    SELECT run_id, due_at FROM refold.work
+    WHERE (state = 'waiting' OR (state = 'pending' AND queue = '')) AND run_on = tag AND due_at <= %(now)s::float8
+    ORDER BY due_at, run_id LIMIT %(limit)s::bigint) AS due
 ORDER BY due_at, run_id LIMIT %(limit)s::bigint
 
 -- name: mail
 -- Runs with messages they have not consumed; those of a run that went on as another one are for that one.
 SELECT run_id FROM refold.work WHERE mail > seen AND (state <> 'done' OR status = 'continued')
+AND NOT (queue <> '' AND state = 'pending') AND run_on = ANY(%(tags)s::text[])
+ORDER BY run_id LIMIT %(limit)s::bigint
+
+-- name: mail_elsewhere
+-- The same of those that wait for a place in a queue, or for a worker with another tag than these.
+SELECT run_id FROM refold.work WHERE mail > seen AND (state <> 'done' OR status = 'continued') AND state <> 'done'
+AND ((queue <> '' AND state = 'pending') OR run_on <> ALL(%(tags)s::text[]))
 ORDER BY run_id LIMIT %(limit)s::bigint
 
 -- name: running
 SELECT run_id FROM refold.work WHERE state = 'running' AND run_id > %(after)s::text
-ORDER BY run_id LIMIT %(limit)s::bigint
+AND run_on = ANY(%(tags)s::text[]) ORDER BY run_id LIMIT %(limit)s::bigint
 
 -- name: next_due
-SELECT MIN(due_at) FROM refold.work WHERE state IN ('pending', 'waiting') AND due_at > %(now)s::float8
+SELECT MIN(due_at) FROM (
+    SELECT due.due_at FROM unnest(%(tags)s::text[]) AS tag CROSS JOIN LATERAL (
+        SELECT MIN(due_at) AS due_at FROM refold.work
+        WHERE (state = 'waiting' OR (state = 'pending' AND queue = '')) AND run_on = tag
+        AND due_at > %(now)s::float8) AS due
+    UNION ALL SELECT MIN(due_at) FROM refold.work
+    WHERE queue <> '' AND state = 'pending' AND due_at > %(now)s::float8) AS first
+
+-- name: crowds
+SELECT queue, SUM(pending)::bigint, SUM(placed)::bigint, MIN(due_at) FROM (
+    SELECT queue, COUNT(*) AS pending, 0 AS placed, MIN(due_at) AS due_at FROM refold.work
+    WHERE queue <> '' AND state = 'pending' GROUP BY queue
+    UNION ALL SELECT queue, 0, COUNT(*), NULL FROM refold.work
+    WHERE queue <> '' AND state IN ('running', 'waiting') GROUP BY queue) AS each
+GROUP BY queue ORDER BY queue
+
+-- name: holders
+SELECT run_id FROM refold.work WHERE queue <> '' AND state IN ('running', 'waiting') AND queue = %(queue)s::text
+ORDER BY begun_at, run_id LIMIT %(limit)s::bigint
+
+-- name: streams
+-- Names between these two, one look into the index for each.
+WITH RECURSIVE names (name) AS (
+    SELECT MIN(originator_id) FROM refold.stored_events
+    WHERE originator_id >= %(first)s::text AND originator_id < %(after)s::text
+    UNION ALL SELECT (SELECT MIN(originator_id) FROM refold.stored_events
+        WHERE originator_id > name AND originator_id < %(after)s::text) FROM names WHERE name IS NOT NULL)
+SELECT name FROM names WHERE name IS NOT NULL
 
 -- name: all_work
 SELECT run_id, workflow, version, state, due_at, seen, generation, status, queue, priority, queue_key,
@@ -207,17 +261,35 @@ WITH gone AS (DELETE FROM refold.workers WHERE owner = %(owner)s)
 UPDATE refold.work SET owner = NULL WHERE owner = %(owner)s AND state <> 'done'
 
 -- name: claim_due
--- Runs that want attention and are nobody's, or of one who has not been heard of for too long.
-WITH free AS (
+-- Runs that want attention and are nobody's, or of one who has not been heard of for too long. Last, NULL when
+-- any run waits for a place in a queue.
+WITH due AS (
+    SELECT found.run_id FROM unnest(%(tags)s::text[]) AS tag CROSS JOIN LATERAL (
+        SELECT run_id FROM refold.work
+        WHERE (state = 'waiting' OR (state = 'pending' AND queue = '')) AND run_on = tag
+        AND due_at <= %(now)s::float8 AND run_id <> ALL(%(skip)s::text[])
+        AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
+            SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
+        ORDER BY due_at, run_id LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED) AS found
+    LIMIT %(limit)s::bigint
+), mailed AS (
     SELECT run_id FROM refold.work
-    WHERE ((state IN ('pending', 'waiting') AND due_at <= %(now)s::float8)
-        OR (mail > seen AND (state <> 'done' OR status = 'continued')))
-    AND run_id <> ALL(%(skip)s::text[])
+    WHERE mail > seen AND (state <> 'done' OR status = 'continued') AND run_id <> ALL(%(skip)s::text[])
+    AND NOT (queue <> '' AND state = 'pending') AND run_on = ANY(%(tags)s::text[])
     AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
         SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
-    ORDER BY due_at NULLS LAST, run_id LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+    ORDER BY run_id LIMIT GREATEST(%(limit)s::bigint - (SELECT COUNT(*) FROM due), 0) FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE refold.work SET owner = %(owner)s FROM (TABLE due UNION TABLE mailed) AS free
+    WHERE work.run_id = free.run_id RETURNING work.run_id
 )
-UPDATE refold.work SET owner = %(owner)s FROM free WHERE work.run_id = free.run_id RETURNING work.run_id
+SELECT run_id FROM claimed
+UNION ALL SELECT NULL WHERE EXISTS (
+    SELECT FROM refold.work WHERE queue <> '' AND state = 'pending')
+
+-- name: claim_queued
+SELECT claimed, again_at FROM refold.claim_queued(
+    %(owner)s::text, %(now)s::float8, %(limit)s::bigint, %(skip)s::text[], %(tags)s::text[])
 
 -- name: due_of_ours
 SELECT run_id FROM refold.work
@@ -236,6 +308,7 @@ AND (owner IS NULL OR owner = %(owner)s OR NOT EXISTS (
 WITH free AS (
     SELECT run_id FROM refold.work
     WHERE state = 'running' AND run_id > %(after)s::text AND run_id <> ALL(%(skip)s::text[])
+    AND run_on = ANY(%(tags)s::text[])
     AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
         SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
     ORDER BY run_id LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
@@ -247,9 +320,11 @@ SELECT run_id FROM refold.work WHERE state = 'running' AND owner = %(owner)s AND
 ORDER BY run_id LIMIT %(limit)s::bigint
 
 -- name: take
+-- Not one that waits for a place in a queue, or for a worker with another tag.
 UPDATE refold.work SET owner = %(owner)s
 WHERE run_id = %(run)s AND (owner IS NULL OR owner = %(owner)s OR state = 'done' OR NOT EXISTS (
     SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp()))
+AND (owner = %(owner)s OR queue = '' OR state <> 'pending') AND (run_on = ANY(%(tags)s::text[]) OR state = 'done')
 RETURNING run_id
 
 -- name: let_go

@@ -69,18 +69,86 @@ SELECT run_id, workflow, version, state, due_at, seen, generation, status, queue
 FROM work WHERE run_id = ?
 
 -- name: due
--- Runs whose time has come, earliest first.
-SELECT run_id FROM work WHERE state IN ('pending', 'waiting') AND due_at <= ? ORDER BY due_at, run_id LIMIT ?
+-- Runs that any worker with this tag ('': any worker at all) may go on with, earliest first. Those that wait
+-- for a place in a queue are not among them.
+SELECT run_id, due_at FROM work
+WHERE (state = 'waiting' OR (state = 'pending' AND queue = '')) AND run_on = ? AND due_at <= ?
+ORDER BY due_at, run_id LIMIT ?
 
 -- name: mail
 -- Runs with messages they have not consumed; those of a run that went on as another one are for that one.
-SELECT run_id FROM work WHERE mail > seen AND (state <> 'done' OR status = 'continued') ORDER BY run_id LIMIT ?
+SELECT run_id FROM work WHERE mail > seen AND (state <> 'done' OR status = 'continued')
+AND NOT (queue <> '' AND state = 'pending') AND run_on IN (SELECT value FROM json_each(?))
+ORDER BY run_id LIMIT ?
+
+-- name: mail_elsewhere
+-- The same of those that wait for a place in a queue, or for a worker with another tag than these.
+SELECT run_id FROM work WHERE mail > seen AND state <> 'done'
+AND ((queue <> '' AND state = 'pending') OR run_on NOT IN (SELECT value FROM json_each(?)))
+ORDER BY run_id LIMIT ?
 
 -- name: running
-SELECT run_id FROM work WHERE state = 'running' AND run_id > ? ORDER BY run_id LIMIT ?
+SELECT run_id FROM work WHERE state = 'running' AND run_id > ?
+AND run_on IN (SELECT value FROM json_each(?)) ORDER BY run_id LIMIT ?
 
 -- name: next_due
-SELECT MIN(due_at) FROM work WHERE state IN ('pending', 'waiting') AND due_at > ?
+SELECT MIN(due_at) FROM work
+WHERE (state = 'waiting' OR (state = 'pending' AND queue = '')) AND run_on = ? AND due_at > ?
+
+-- name: next_due_queued
+SELECT MIN(due_at) FROM work WHERE queue <> '' AND state = 'pending' AND due_at > ?
+
+-- name: next_queue
+SELECT queue FROM work WHERE queue <> '' AND state = 'pending' AND queue > ? ORDER BY queue LIMIT 1
+
+-- name: next_priority
+SELECT priority FROM work WHERE queue <> '' AND state = 'pending' AND queue = ? AND priority > ?
+ORDER BY priority LIMIT 1
+
+-- name: first_key
+SELECT queue_key FROM work WHERE queue <> '' AND state = 'pending' AND queue = ? AND priority = ?
+AND queue_key >= ? ORDER BY queue_key LIMIT 1
+
+-- name: next_key
+SELECT queue_key FROM work WHERE queue <> '' AND state = 'pending' AND queue = ? AND priority = ?
+AND queue_key > ? ORDER BY queue_key LIMIT 1
+
+-- name: oldest_in_queue
+SELECT run_id FROM work WHERE queue <> '' AND state = 'pending' AND queue = ? AND priority = ?
+AND queue_key = ? AND due_at <= ? AND run_on IN (SELECT value FROM json_each(?))
+ORDER BY due_at, run_id LIMIT ?
+
+-- name: placed
+SELECT COUNT(*) FROM (
+    SELECT 1 FROM work WHERE queue <> '' AND state IN ('running', 'waiting') AND queue = ? LIMIT ?)
+
+-- name: placed_of
+SELECT COUNT(*) FROM (SELECT 1 FROM work WHERE queue <> '' AND state IN ('running', 'waiting')
+    AND queue = ? AND queue_key = ? LIMIT ?)
+
+-- name: begun
+SELECT begun_at FROM work WHERE queue <> '' AND begun_at IS NOT NULL AND queue = ? AND begun_at > ?
+ORDER BY begun_at DESC LIMIT ?
+
+-- name: crowds
+SELECT queue, SUM(pending), SUM(placed), MIN(due_at) FROM (
+    SELECT queue, COUNT(*) AS pending, 0 AS placed, MIN(due_at) AS due_at FROM work
+    WHERE queue <> '' AND state = 'pending' GROUP BY queue
+    UNION ALL SELECT queue, 0, COUNT(*), NULL FROM work
+    WHERE queue <> '' AND state IN ('running', 'waiting') GROUP BY queue)
+GROUP BY queue ORDER BY queue
+
+-- name: holders
+SELECT run_id FROM work WHERE queue <> '' AND state IN ('running', 'waiting') AND queue = ?
+ORDER BY begun_at, run_id LIMIT ?
+
+-- name: streams
+-- Names between these two, one look into the index for each.
+WITH RECURSIVE names (name) AS (
+    SELECT MIN(originator_id) FROM stored_events WHERE originator_id >= ?1 AND originator_id < ?2
+    UNION ALL SELECT (SELECT MIN(originator_id) FROM stored_events
+        WHERE originator_id > name AND originator_id < ?2) FROM names WHERE name IS NOT NULL)
+SELECT name FROM names WHERE name IS NOT NULL
 
 -- name: all_work
 SELECT run_id, workflow, version, state, due_at, seen, generation, status, queue, priority, queue_key,

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from ..events.errors import StoreError
+from ..events.queues import Crowded
 from ..events.store import Refusal, Store, Unit
 from ..events.stream import Row, Tail
-from ..events.work import Work
+from ..events.work import ANY_WORKER, Work
 
 
 class Door:
@@ -72,14 +73,24 @@ class Door:
     def work(self, run_id: str) -> Work | None:
         return self._alive().work(run_id)
 
-    def due(self, now: float, limit: int = 1000) -> list[str]:
-        return self._alive().due(now, limit)
+    def due(self, now: float, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        return self._alive().due(now, limit, tags)
 
-    def running(self, after: str = "", limit: int = 1000) -> list[str]:
-        return self._alive().running(after, limit)
+    def mail_elsewhere(self, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        return self._alive().mail_elsewhere(limit, tags)
 
-    def next_due(self, now: float) -> float | None:
-        return self._alive().next_due(now)
+    def running(self, after: str = "", limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        return self._alive().running(after, limit, tags)
+
+    def next_due(self, now: float, tags: Sequence[str] = ANY_WORKER) -> float | None:
+        return self._alive().next_due(now, tags)
+
+    @property
+    def queued(self) -> Crowded:
+        return self._alive().queued
+
+    def streams(self, prefix: str) -> list[str]:
+        return self._alive().streams(prefix)
 
     def changed(self) -> bool:
         return self._alive().changed()

@@ -25,9 +25,10 @@ from refold.engine import (
 from refold.events import log as log_module
 from refold.events.errors import StoreError
 from refold.events.memory import MemoryStore
+from refold.events.queues import Crowded
 from refold.events.store import Refusal, Unit
 from refold.events.stream import INBOX, Row, Tail
-from refold.events.work import Work
+from refold.events.work import ANY_WORKER, Work
 
 EPOCH = 1_750_000_000.0
 LONG = 600.0
@@ -221,14 +222,24 @@ class Door:
     def work(self, run_id: str) -> Work | None:
         return self._store.work(run_id)
 
-    def due(self, now: float, limit: int = 1000) -> list[str]:
-        return self._store.due(now, limit)
+    def due(self, now: float, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        return self._store.due(now, limit, tags)
 
-    def running(self, after: str = "", limit: int = 1000) -> list[str]:
-        return self._store.running(after, limit)
+    def mail_elsewhere(self, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        return self._store.mail_elsewhere(limit, tags)
 
-    def next_due(self, now: float) -> float | None:
-        return self._store.next_due(now)
+    def running(self, after: str = "", limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
+        return self._store.running(after, limit, tags)
+
+    def next_due(self, now: float, tags: Sequence[str] = ANY_WORKER) -> float | None:
+        return self._store.next_due(now, tags)
+
+    @property
+    def queued(self) -> Crowded:
+        return self._store.queued
+
+    def streams(self, prefix: str) -> list[str]:
+        return self._store.streams(prefix)
 
     def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
         self._store.rebuild_work(rows)

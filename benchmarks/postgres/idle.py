@@ -1,0 +1,60 @@
+"""A worker with 10,000 sleeping runs and nothing to do: what it asks of the server, and what it burns."""
+
+import asyncio
+import time
+
+import psycopg
+
+from refold import Engine
+
+from ..harness import Figure, Scale, at_most, run_async
+from ..workloads import WORKFLOWS, sleeper
+from .place import Split, log_url
+from .workers import Crew
+
+DAY_S = 86_400.0
+SETTLE_S = 4.0
+"""Until the engine is open and the read models have caught up."""
+
+
+def transactions(connection: psycopg.Connection[tuple[int]]) -> int:
+    """Transactions of this database so far; each query of an idle worker is one."""
+    connection.execute(b"SELECT pg_stat_clear_snapshot()")
+    found = connection.execute(
+        b"SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+    ).fetchone()
+    assert found is not None
+    return found[0]
+
+
+async def prepare(url: str, runs: int) -> None:
+    """Runs that all sleep for a day."""
+    async with Engine(url, workflows=WORKFLOWS) as engine:
+        handles = await asyncio.gather(*(engine.start(sleeper, DAY_S) for _ in range(runs)))
+        for handle in handles:
+            while (work := engine.store.work(handle.id)) is None or work.state != "waiting":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await engine.projections.wait()
+
+
+def run(scale: Scale, dsn: str) -> list[Figure]:
+    """Transactions a second and processor time of an idle worker."""
+    url, seconds = log_url(dsn, "idle"), scale.pick(20, 1)
+    run_async(prepare(url, scale.pick(10_000, 30)))
+    split = Split(dsn, own=False)
+    with psycopg.connect(dsn, autocommit=True) as connection, Crew(url, 1, views=True) as crew:
+        crew.begin()
+        time.sleep(scale.pick(int(SETTLE_S), 1))
+        before, cpu = transactions(connection), crew.cpu()
+        with split.counted():
+            began = time.perf_counter()
+            time.sleep(seconds)
+            took = time.perf_counter() - began
+        after = transactions(connection) - 6  # our own: three each for looking, and the processes' list
+        burnt = crew.cpu() - cpu
+        crew.stop()
+    return [
+        at_most("idle worker: transactions", (after - before) / took, "a second", 2.0),
+        at_most("idle worker: processor", burnt / took * 100, "%", 1.0,
+                note=f"the server meanwhile: {split.server / took * 100:.2f} % of a core"),
+    ]  # fmt: skip
