@@ -209,7 +209,7 @@ class Schedules:
 
     def get(self, name: str) -> ScheduleInfo:
         """How it stands. Raises `ScheduleNotFound`."""
-        return info(_there(name, load(self._engine.store, SCHEDULES + name)))
+        return info(self._find(name))
 
     def list(self, *, deleted: bool = False) -> "Infos":
         """All of them by name; those that were deleted only when they are asked for."""
@@ -217,7 +217,7 @@ class Schedules:
 
     def next(self, name: str, count: int = 5) -> "Moments":
         """Its next times, in UTC, paused or not. Raises `ScheduleNotFound`."""
-        return next_times(_there(name, load(self._engine.store, SCHEDULES + name)), count)
+        return next_times(self._find(name), count)
 
     def history(self, name: str) -> "History":
         """Everything that happened to it. Raises `ScheduleNotFound`."""
@@ -238,6 +238,11 @@ class Schedules:
                 events = _made(self._now(), record, plan, "engine", change=True)
                 if not events or store.commit([_unit(plan.name, record, events)]) == [None]:
                     break
+
+    def _find(self, name: str) -> Record:
+        """Raises `ScheduleNotFound`, for what can be no name, too."""
+        known = isinstance(name, str) and name.isprintable()
+        return _there(name, load(self._engine.store, SCHEDULES + name) if known else None)
 
     def _now(self) -> datetime:
         now: datetime = to_datetime(self._engine.clock.now())
