@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from ..events.clock import to_datetime
-from ..events.errors import ActRefused, AppendRefused, ConfigurationError
+from ..events.errors import ActRefused, AppendRefused, ConfigurationError, ScheduleNotFound
 from ..events.registry import Unknown, look_at_event
 from ..events.schedule_events import (
     ScheduleBackfilled,
@@ -27,7 +27,7 @@ from ..events.store import Reading, Store, Unit
 from ..events.stream import SCHEDULES, Tail
 from ..events.types import Event
 from .names import check_name, check_text
-from .schedule_log import Record, ScheduleNotFound, append, head, load, skipped
+from .schedule_log import Record, append, head, load, skipped
 from .schedule_plan import Options, Schedule, check_schedule_name, describe, same_plan
 from .schedule_rules import resumed, run_id_of
 from .schedule_times import TICK, Times, times_of

@@ -9,9 +9,9 @@ from typing import Any
 from msgspec import structs
 
 from ..engine.engine import Engine
-from ..engine.schedule_log import ScheduleNotFound, load
+from ..engine.schedule_log import load
 from ..engine.schedules import ScheduleInfo, Schedules, info, list_schedules, next_times
-from ..events.errors import ConfigurationError
+from ..events.errors import ConfigurationError, ScheduleNotFound
 from ..events.registry import look_at_event
 from ..events.schedule_events import ScheduleBuffered, ScheduleFired, ScheduleSkipped
 from ..events.store import Reading

@@ -1,6 +1,7 @@
 """Schedules: what fires when, what is skipped and why, and that no time becomes a run twice or is lost."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from refold import Context, Settings, workflow
-from refold.errors import ConfigurationError, RunNotFound, ValueRefused
+from refold import Context, Engine, Settings, workflow
+from refold.engine.schedule_times import times_of
+from refold.errors import ActRefused, ConfigurationError, RunNotFound, ScheduleNotFound, ValueRefused
 from refold.events.dispatch import rebuild_work, work_differences
 from refold.events.memory import MemoryStore
 from refold.events.open import open_store
@@ -18,7 +20,7 @@ from refold.events.store import Store
 from refold.events.transfer import export_log, import_log
 from refold.events.triggers import trigger_of
 from refold.events.types import RunStarted
-from refold.schedules import Schedule, ScheduleNotFound
+from refold.schedules import Schedule
 from refold.testing import TestEngine
 from tests.engine.kit import of
 
@@ -304,7 +306,7 @@ async def test_one_moment_fires_once() -> None:
 # ---- declared in code
 
 
-async def test_code_declares_schedules_and_a_new_process_changes_nothing_but_what_differs() -> None:
+async def test_code_declares_schedules_and_a_new_process_changes_what_differs() -> None:
     log = MemoryStore()
     hourly = Schedule("x", report, "x", every=HOUR)
     async with TestEngine(log, workflows=[report], schedules=[hourly]) as engine:
@@ -417,9 +419,50 @@ async def test_what_cannot_work_is_refused_before_anything_is_written() -> None:
                 await create(name, report, "x", every=5.0)  # type: ignore[arg-type]
         with pytest.raises(ValueRefused):
             await create("x", report, 5, every=5.0)
+        with pytest.raises(ConfigurationError, match="@workflow"):
+            Schedule("x", print, every=5.0)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="no such day"):
+            await create("x", report, "x", cron="0 0 */20 * MON#5")
         with pytest.raises(RunNotFound):
             await engine.get("schedule/x")
+        with pytest.raises(ScheduleNotFound):
+            engine.schedules.next("\ud800")
         assert engine.store.position() == 0
+
+
+async def test_without_its_library_a_cron_expression_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = MemoryStore()
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", cron="0 * * * *")
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    times_of.cache_clear()
+    with pytest.raises(ConfigurationError, match=r"refold\[schedules\]"):
+        Schedule("x", report, "x", cron="0 * * * *")
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("y", report, "y", every=HOUR)
+        await engine.advance(HOUR)
+        assert (fired(engine, "x"), fired(engine, "y")) == ([], [at(1)])
+    assert "schedule x cannot be fired here: cron=… needs the library cronsim" in caplog.text
+
+
+async def test_too_many_runs_asked_for_by_hand_are_refused() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        async with Engine(engine.door, execute=False, clock=engine.time) as other:
+            for _ in range(100):
+                await other.schedules.trigger("x")
+            with pytest.raises(ActRefused, match="100 runs"):
+                await other.schedules.trigger("x")
+        engine.worker.look()
+        await engine.settle()
+        assert engine.schedules.get("x").fired == 100
+        with pytest.raises(ConfigurationError, match="how many"):
+            engine.schedules.next("x", -1)
+    with pytest.raises(ConfigurationError, match="expects Schedule"):
+        async with TestEngine(workflows=[report], schedules=["x"]):  # type: ignore[list-item]
+            pass
 
 
 # ---- crashes
