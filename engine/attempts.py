@@ -6,6 +6,9 @@ from datetime import datetime
 from ..events import types as t
 from ..events.types import Event
 
+LOST = "lost"
+"""So begins the reason of an attempt that was cut off because the place where its body ran is gone."""
+
 
 class AttemptState:
     """Attempts of one step."""
@@ -72,7 +75,7 @@ class Attempts(dict[int, AttemptState]):
                 self.failed(event.step, event.retry_at)
             elif isinstance(event, t.StepInterrupted):
                 self[event.step].phase = "interrupted"
-                self[event.step].crashes += event.reason == "crash"
+                self[event.step].crashes += event.reason == "crash" or event.reason.startswith(LOST)
             elif isinstance(event, t.StepReleased):
                 self[event.step].phase = "released"
             elif isinstance(event, t.StepInDoubt):

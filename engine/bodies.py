@@ -2,23 +2,28 @@
 
 import asyncio
 import contextvars
-import os
 from collections.abc import Awaitable, Callable, Sequence
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from ..events import codec, types as t
-from ..events.blobs import Contents
-from ..events.clock import Alarm, step_trace_id
-from ..events.errors import ConfigurationError, NonRetryable, ValueRefused
-from . import artifacts
+from ..events.clock import Alarm
+from ..events.errors import NonRetryable, ValueRefused
 from .callee import Callee
 from .commands import StepCommand
+from .elsewhere import Elsewhere, ProcessDied, TaskLost, died
 from .failures import failure_of
-from .names import check_text
+from .processes import Job as ProcessJob
+from .remote import RemoteFailure
+from .step_info import (
+    CURRENT,
+    Owner as InfoOwner,
+    StepInfo as StepInfo,
+    body_here as body_here,
+    current_step as current_step,
+    record_cost as record_cost,
+)
 from .threads import Job, Threads
 
 ABANDON_S = 1.0
@@ -27,174 +32,16 @@ YOUNG_S = 0.05
 """Age at which a body gets a host timer for its timeout."""
 
 
-class Owner(Protocol):
+class Owner(InfoOwner, Protocol):
     """The live run that a body belongs to; another one after a rebuild."""
 
     def body_ended(self, body: "Body", outcome: "Outcome") -> None:
         """The attempt is over."""
 
-    @property
-    def files(self) -> str:
-        """Folder under which the run has its own; empty: none."""
-        ...
-
-    @property
-    def workflow(self) -> str:
-        """Name of the run's workflow."""
-        ...
-
-    @property
-    def trace(self) -> str:
-        """The run's W3C trace id."""
-        ...
-
-    def record(
-        self, body: "Body", kind: type[t.Event], fields: dict[str, Any], contents: Contents = ()
-    ) -> None:
-        """Append a fact about the attempt, and store what it names; from any thread."""
-
-
-class StepInfo:
-    """The attempt that the current body is: `run_id`, `key` of the step (`charge#1`), `attempt` from 1."""
-
-    __slots__ = ("_body", "attempt", "key", "run_id")
-
-    def __init__(self, body: "Body") -> None:
-        self._body = body
-        self.run_id, self.key, self.attempt = body.run_id, body.command.key, body.attempt
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same for every attempt of this step, in every process: give it to the service you call."""
-        return f"{self.run_id}/{self.key}"
-
-    @property
-    def name(self) -> str:
-        """The step's name, `charge`."""
-        return self._body.command.step.name
-
-    @property
-    def workflow(self) -> str:
-        """Name of the run's workflow."""
-        return self._body.owner.workflow
-
-    @property
-    def trace_id(self) -> str:
-        """UUIDv5 of run and step key."""
-        return step_trace_id(self.run_id, self.key)
-
-    @property
-    def run_trace_id(self) -> str:
-        """The run's W3C trace id: what `start(trace_id=…)` was given, or one made then."""
-        return self._body.owner.trace
-
-    @property
-    def artifacts_dir(self) -> Path:
-        """The run's folder for files. Raises `ConfigurationError` when it has none (`Settings.files`)."""
-        path = artifacts.folder(self._body.owner.files, artifacts.ARTIFACTS, self.run_id)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def artifact(
-        self,
-        name: str,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        data: bytes | None = None,
-        media_type: str = "",
-    ) -> artifacts.Artifact:
-        """Record a file that this attempt has made, or keep some bytes; the step may return what it gets.
-
-        Args:
-            path: of a file that stays where it is; a relative one is in `artifacts_dir`, if the run has one.
-                It is read once, for its digest: a large one in an `async def` with `asyncio.to_thread`.
-            data: up to 64 MiB, kept in the store by digest.
-            media_type: for people and programs that show it, `text/csv` …
-
-        Raises `ConfigurationError`, `ValueRefused`, and `OSError` for a file that cannot be read.
-        """
-        base = self.artifacts_dir if path is not None and self._body.owner.files else None
-        made, fields, contents = artifacts.measured(base, name, path, data, media_type)
-        self._body.owner.record(self._body, t.ArtifactRecorded, fields, contents)
-        return made
-
-    def debug(self, message: Any) -> None:
-        """Keep any JSON value with this attempt for people to look at; never loaded on replay."""
-        self.record(t.DebugRecorded, {"message": codec.encode(message, "debug message")})
-
-    def record(self, kind: type[t.Event], fields: dict[str, Any]) -> None:
-        """Append a fact about this attempt."""
-        self._body.owner.record(self._body, kind, fields)
-
 
 Call = Callable[[], Awaitable[Any]]
 StepWrapper = Callable[[StepInfo, Call], Awaitable[Any]]
 """`async def wrapper(info, call)`: runs around every body, and gives on what `await call()` gives."""
-
-_current: contextvars.ContextVar["Body"] = contextvars.ContextVar("refold_step")
-
-
-def body_here() -> "Body | None":
-    """The attempt whose body is running; None outside of one."""
-    return _current.get(None)
-
-
-def current_step() -> StepInfo:
-    """The attempt whose body is running. Raises `ConfigurationError` outside a step's body."""
-    try:
-        return StepInfo(_current.get())
-    except LookupError:
-        raise ConfigurationError(
-            "current_step() and record_cost() work in the body of a step that a run called"
-        ) from None
-
-
-def record_cost(
-    usd: Decimal | str | int = 0,
-    *,
-    model: str = "",
-    input_tokens: int = 0,
-    output_tokens: int = 0,
-    cache_tokens: int = 0,
-    turns: int = 0,
-    detail: dict[str, Any] | None = None,
-) -> None:
-    """Record what this attempt has spent; call it as often as there is something to record.
-
-    It is an event of its own, so a failure or a crash right after does not lose it, and totals
-    count every attempt once.
-
-    Args:
-        usd: US dollars, exact: `Decimal`, `int` or text such as `"0.0042"`, never a float.
-        model: what was paid for, e.g. the name of a model.
-        input_tokens, output_tokens, cache_tokens, turns: counts.
-        detail: any JSON object.
-
-    Raises:
-        ConfigurationError: outside a step, or `usd` is a float, negative or not a number, or a count is.
-        ValueRefused: `detail` is no JSON object.
-    """
-    info = current_step()
-    counts = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cache_tokens": cache_tokens}
-    counts["turns"] = turns
-    for what, count in counts.items():
-        if type(count) is not int or count < 0:
-            raise ConfigurationError(f"record_cost({what}={count!r}): expected an int, 0 or more")
-    plain = codec.decoder(dict[str, Any])(codec.encode(detail or {}, "detail"), "detail")
-    fields = {"usd": _amount(usd), "model": check_text(model, "model"), "detail": plain}
-    info.record(t.CostRecorded, {**fields, **counts})
-
-
-def _amount(usd: Decimal | str | int) -> Decimal:
-    if isinstance(usd, float):
-        raise ConfigurationError(f"record_cost({usd!r}): money is Decimal, int or text, never a float")
-    try:
-        amount = Decimal(usd)
-    except (InvalidOperation, TypeError, ValueError):
-        raise ConfigurationError(f"record_cost({usd!r}): not an amount of money") from None
-    if not amount.is_finite() or amount < 0:
-        raise ConfigurationError(f"record_cost({usd!r}): expected a finite amount, 0 or more")
-    return amount
 
 
 class Outcome(NamedTuple):
@@ -233,7 +80,7 @@ class Body:
         self.task: asyncio.Task[None] | None = None
         self.timer: Alarm | None = None
         self.threads: Threads | None = None
-        self.job: Job | None = None
+        self.job: Job | ProcessJob | None = None
         self.timed_out = self.stopping = self.done = self.entered = False
         self.told = False
         """It was us who cancelled."""
@@ -241,15 +88,33 @@ class Body:
     def cancel(self) -> None:
         """Tell the body to stop: nobody waits for it any more. It may still complete: evidence."""
         self.told = True
-        if self.job is not None and self.threads is not None:
+        if isinstance(self.job, Job) and self.threads is not None:
             self.threads.give_up(self.job)
         if self.task is not None:
             self.task.cancel()
 
     @property
     def begun(self) -> bool:
-        """Whether any of the body's own code has run."""
-        return self.entered if self.callee.is_async else self.job is not None and self.job.began
+        """Whether any of the body's own code has run, or may have."""
+        if self.job is not None:
+            return self.job.began
+        return self.entered and (self.callee.is_async or self.callee.place != "")
+
+    @property
+    def key(self) -> str:
+        """Of its step, `charge#1`."""
+        return self.command.key
+
+    @property
+    def step_name(self) -> str:
+        """Of its step, `charge`."""
+        return self.command.step.name
+
+    def begins(self) -> None:
+        """It begins somewhere else: from here on counts its timeout."""
+        self.entered = True
+        if self.limit is not None and self.timer is None and not (self.done or self.told):
+            self.timer = self.loop.call_later(self.limit, self.time_out)
 
     def stop(self) -> None:
         """Cancel, and do not report: the run has left this process."""
@@ -278,19 +143,16 @@ class Body:
             kind: Literal["cancelled", "interrupted"] = "cancelled" if self.told else "interrupted"
             self.owner.body_ended(self, self._timeout_outcome() if self.timed_out else Outcome(kind))
 
-    async def run(self, threads: Threads, around: StepWrapper | None = None) -> None:
+    async def run(self, bodies: "Bodies") -> None:
         """The body, from the recorded arguments to the owner's ear."""
-        _current.set(self)
-        self.entered = True
+        CURRENT.set(self)
         callee = self.callee
+        self.entered = not callee.place
         try:
-            args, kwargs = callee.decode_call(self.command.args, self.command.kwargs, self.command.count)
-            if around is not None and self.is_attempt:
-                value = await around(StepInfo(self), lambda: self._call(threads, args, kwargs))
-            elif callee.is_async:  # not through `_call`: a coroutine less for each step
-                value = await callee.fn(*args, **kwargs)
+            if callee.place:
+                value = await self._elsewhere(bodies)
             else:
-                value = await self._in_thread(threads, lambda: callee.fn(*args, **kwargs))
+                value = await self._here(bodies.threads, bodies.around)
             outcome = self._completed(value)
         except asyncio.CancelledError as error:
             outcome = self._cancelled(error)
@@ -303,6 +165,26 @@ class Body:
             self.timer.cancel()
         if not self.stopping:
             self.owner.body_ended(self, outcome)
+
+    async def _here(self, threads: Threads, around: StepWrapper | None) -> Any:
+        callee = self.callee
+        args, kwargs = callee.decode_call(self.command.args, self.command.kwargs, self.command.count)
+        if around is not None and self.is_attempt:
+            return await around(StepInfo(self), lambda: self._call(threads, args, kwargs))
+        if callee.is_async:
+            return await callee.fn(*args, **kwargs)
+        return await self._in_thread(threads, lambda: callee.fn(*args, **kwargs))
+
+    async def _elsewhere(self, bodies: "Bodies") -> Any:
+        """What the body comes to somewhere else: encoded, or decoded for those who have asked to see it."""
+        if bodies.around is None:
+            return await bodies.elsewhere.run(self)
+
+        async def call() -> Any:
+            result = await bodies.elsewhere.run(self)
+            return self.callee.decode_result(result, f"result of step {self.key}")
+
+        return await bodies.around(StepInfo(self), call)
 
     async def _call(self, threads: Threads, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         fn = self.callee.fn
@@ -353,11 +235,28 @@ class Body:
         )
 
     def _failed(self, error: BaseException) -> Outcome:
+        options = self.command.step.options
+        if isinstance(error, TaskLost) or (isinstance(error, ProcessDied) and not options.repeats_unknown):
+            return Outcome("interrupted", failure=failure_of(error))
+        if isinstance(error, ProcessDied):
+            return Outcome("failed", failure=died(error), retryable=True)
         if isinstance(error, ValueRefused):
             return Outcome("failed", failure=failure_of(error, "value_refused"))
-        final = isinstance(error, (NonRetryable, *self.command.step.options.retry.non_retryable))
+        finals: tuple[type[BaseException], ...] = (NonRetryable, *options.retry.non_retryable)
+        if isinstance(error, RemoteFailure):
+            return _failed_there(error, error.is_one_of(finals))
+        final = isinstance(error, finals)
         failure = failure_of(error, "non_retryable" if final else "error")
         return Outcome("failed", failure=failure, retryable=not final)
+
+
+def _failed_there(error: RemoteFailure, final: bool) -> Outcome:
+    failure = error.failure
+    if failure.error_class == "value_refused":
+        return Outcome("failed", failure=failure)
+    if final:
+        failure = structs.replace(failure, error_class="non_retryable")
+    return Outcome("failed", failure=failure, retryable=not final)
 
 
 def timed_out(message: str) -> t.Failure:
@@ -366,10 +265,11 @@ def timed_out(message: str) -> t.Failure:
 
 
 class Bodies:
-    """Starts the bodies of one worker: their tasks, threads, context and timeouts."""
+    """Starts the bodies of one worker: their tasks, threads, processes, context and timeouts."""
 
-    def __init__(self, step_threads: int) -> None:
+    def __init__(self, step_threads: int, step_processes: int = 1) -> None:
         self.threads = Threads(step_threads)
+        self.elsewhere = Elsewhere(step_processes)
         self.around: StepWrapper | None = None
         """What runs around every body, if anything does."""
         self._context = contextvars.copy_context()  # whoever happens to commit must not leak into a body
@@ -378,17 +278,22 @@ class Bodies:
 
     def start(self, body: Body) -> None:
         """Begin a body. Its timeout counts from here."""
-        body.task = self._loop.create_task(body.run(self.threads, self.around), context=self._context.copy())
+        body.task = self._loop.create_task(body.run(self), context=self._context.copy())
         body.task.add_done_callback(body.finished)
         timeout = body.limit
-        if timeout is None:
-            return
+        if timeout is None or (body.callee.place and body.command.step.options.total_timeout is None):
+            return  # none, or it counts from when there is room for the body: see `begins`
         if timeout <= YOUNG_S:
             body.timer = self._loop.call_later(timeout, body.time_out)
             return
         if not self._young:
             self._loop.call_later(YOUNG_S, self._grown)
         self._young.append((body, self._loop.time() + timeout))
+
+    def close(self) -> None:
+        """Begin nothing more: threads end, processes are ended."""
+        self.threads.close()
+        self.elsewhere.close()
 
     def _grown(self) -> None:
         """Set host timers for those that are still running: most bodies never need one (5 µs each)."""

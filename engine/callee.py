@@ -15,6 +15,9 @@ NO_KWARGS = Raw(b"{}")
 class Callee:
     """A function under a name. Annotations are resolved at the first use, when all names exist."""
 
+    place = ""
+    """Where it runs: empty for here, or what `@step(run_in=…)` says."""
+
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         self.fn, self.name = fn, name
         self._arguments = f"arguments of step {name}"

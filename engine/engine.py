@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,6 +12,7 @@ from ..events.clock import (
     Clock,
     SystemClock,
     new_owner,
+    to_datetime,
 )
 from ..events.errors import ConfigurationError, RunNotFound, StoreCorrupt
 from ..events.open import open_store
@@ -26,12 +27,15 @@ from .beginning import Beginning
 from .bodies import StepWrapper
 from .claims import Claims, claims_of
 from .closing import to_its_end
+from .executors import Executor, check_executors, check_place
 from .handle import Handle
 from .lookup import Runs
+from .named import named_steps
 from .names import run_to_find
 from .placement import check_tags
 from .queues import Queue, Queues, check_queues, declare
 from .read_models import ReadModels
+from .remote import check_not_loading_main
 from .repairing import Repairing
 from .schedule_plan import Schedule
 from .schedules import Schedules
@@ -71,6 +75,7 @@ class Engine(Beginning, Talking, Repairing):
         schedules: what starts runs by itself; made, or changed, on entering (`refold.schedules`).
         projections: read models of your own, kept up beside the ones that every store has.
         step_wrappers: `async def wrapper(info, call)` around the body of every step, the first outermost.
+        executors: clusters by name, for the steps with `run_in="NAME"`; see `refold.executors`.
 
     Raises:
         StoreBusy: on entering: another process executes this store; the message names it.
@@ -91,12 +96,18 @@ class Engine(Beginning, Talking, Repairing):
         schedules: Iterable[Schedule] = (),
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
+        executors: Mapping[str, Executor] | None = None,
     ) -> None:
+        check_not_loading_main()
         _check_parts(store, settings, clock)
         self.settings = settings or Settings()
         self.clock = clock or SystemClock()
         self.execute = execute
         self.workflows = register(workflows, self.settings)
+        self._executors = check_executors(executors or {})
+        for flow in self.workflows.values() if execute else ():
+            for step in named_steps(flow):
+                check_place(step, self._executors)
         self._given = store if store is not None else os.environ.get("REFOLD_STORE", DEFAULT_STORE)
         self._store: Store | None = None
         self._holds = False
@@ -126,6 +137,7 @@ class Engine(Beginning, Talking, Repairing):
                 self._holds = True
                 self._worker = Worker(store, self.workflows, self.clock, owner, self.settings, claims)
                 self._worker.bodies.around = self._around
+                self._worker.bodies.elsewhere.executors = self._executors
                 self._worker.start()
             if self.settings.projections and self.execute:
                 self._views = ReadModels(store, self._projections)
@@ -241,6 +253,16 @@ class Engine(Beginning, Talking, Repairing):
         raise StoreCorrupt(
             f"run {run_id!r} is {work.status} by the table `work`, its stream has no end; restore a backup"
         )
+
+    def why(self, run_id: str) -> Any:
+        """How a run stands and why, as `refold why` tells it: `print(engine.why("order-42"))`.
+
+        A `Why(standing, said, commands)`: the same as data, its sentences, what one could type. Raises
+        `RunNotFound`.
+        """
+        from ..projections.why_of import why
+
+        return why(self.store, run_to_find(run_id), to_datetime(self.clock.now()))
 
     def events(self, run_id: str) -> list[Event | Unknown]:
         """A run's whole history, decoded. Raises `RunNotFound`."""

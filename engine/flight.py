@@ -13,7 +13,7 @@ from ..events.types import Event
 from ..events.work import WorkFold
 from . import doubt
 from .alarms import Alarms
-from .attempts import Attempts
+from .attempts import LOST, Attempts
 from .bodies import Body, Outcome, timed_out
 from .commands import StepCommand
 from .doubt import Probe
@@ -192,10 +192,10 @@ class Flight:
         elif outcome.kind == "completed":
             cause = t.StepCompleted(step=step, result=outcome.result, attempt=body.attempt, **head)
             self._live.deliver(cause, outcome.value)
-        elif outcome.failure is not None:
+        elif outcome.failure is not None and outcome.kind == "failed":
             self._failed(body, outcome.failure, outcome.retryable, head)
         else:
-            self._interrupted(body, head)
+            self._interrupted(body, head, outcome.failure)
 
     def _failed(self, body: Body, failure: t.Failure, retryable: bool, head: dict[str, Any]) -> None:
         step, attempt = body.command.number, body.attempt
@@ -214,10 +214,13 @@ class Flight:
         else:
             self._live.deliver(t.StepFailed(step=step, error=failure, attempt=attempt, **head))
 
-    def _interrupted(self, body: Body, head: dict[str, Any]) -> None:
-        """Somebody outside cancelled the body's task: its outcome is as unknown as after a crash."""
+    def _interrupted(self, body: Body, head: dict[str, Any], lost: t.Failure | None) -> None:
+        """Somebody cancelled its task, or the place where it ran is gone: as unknown as after a crash."""
         live, step = self._live, body.command.number
         reason = "shutdown" if live.host.closing else "cancelled from outside"
+        if lost is not None:
+            reason = f"{LOST}: {lost.message}"[:8_192]
+            self.attempts[step].crashes += 1
         live.note(t.StepInterrupted(step=step, attempt=body.attempt, reason=reason, **head))
         self.attempts[step].phase = "interrupted"
         if not (live.lost or live.host.closing or live.fold.paused):

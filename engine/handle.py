@@ -64,6 +64,10 @@ class Handle(Generic[R]):
         row: Record = self.engine.projections.fold_run(self.id)
         return row
 
+    def why(self) -> Any:
+        """How it stands and why; see `Engine.why`."""
+        return self.engine.why(self.id)
+
     def steps(self) -> list[Record]:
         """The run's rows of `steps`, one per attempt, folded from its own stream."""
         rows: list[Record] = self.engine.projections.fold_steps(self.id)

@@ -9,6 +9,7 @@ from ..events.errors import ConfigurationError
 from .names import is_number
 
 _LEAST = {"memory_bytes": 0, "max_active": 1, "step_threads": 1, "max_depth": 0, "max_inbox": 1}
+_LEAST["step_processes"] = 1
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -22,6 +23,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Runs that may be busy at once; further ones are stored and wait for their turn."""
     step_threads: int = min(32, (os.cpu_count() or 1) + 4)
     """Worker threads for `def` steps."""
+    step_processes: int = os.cpu_count() or 1
+    """Processes for the steps with `run_in="process"`; started when they are needed."""
     blocking_limit: float = 1.0
     """Seconds after which a handler that holds up the host loop is named in the log."""
     determinism: Literal["strict", "warn", "off"] = "strict"

@@ -1,14 +1,10 @@
 """What `start` checks before a run exists: names, keys, the same input, the workflows that are known."""
 
 import asyncio
-import contextlib
-import dis
 import hashlib
-import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from types import CodeType, ModuleType
 from typing import Any, cast
 
 import msgspec
@@ -24,6 +20,7 @@ from ..events.triggers import Trigger
 from . import artifacts, guard
 from .commands import clip
 from .family import Along, stored_start
+from .named import named_workflows
 from .names import check_name, is_number
 from .placement import AT_ONCE, Placement
 from .settings import Settings
@@ -98,30 +95,6 @@ def _register_below(
             continue
         registry.setdefault((below.name, below.version), below)
         _register_below(below, (*chain, below), registry)
-
-
-def named_workflows(function: Callable[..., Any]) -> list[Workflow[Any, Any]]:
-    """Workflows that a function's code names: as globals, in modules it names, or in its closure."""
-    plain = inspect.unwrap(function)
-    code, scope = getattr(plain, "__code__", None), getattr(plain, "__globals__", {})
-    loads = list(_loads_in(code)) if code is not None else []
-    # `ctx.approval(…)` names no global: a workflow of somebody's may well be called `approval`.
-    found = [scope.get(name) for attribute, name in loads if not attribute]
-    modules = [value for value in found if isinstance(value, ModuleType)]
-    found += [vars(module).get(name) for module in modules for attribute, name in loads if attribute]
-    for cell in getattr(plain, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # not bound yet
-            found.append(cell.cell_contents)
-    return [flow for flow in found if isinstance(flow, Workflow)]
-
-
-def _loads_in(code: CodeType) -> Iterator[tuple[bool, str]]:
-    """(whether it is an attribute, its name): what a function loads, and those inside it."""
-    for line in dis.get_instructions(code):
-        if line.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_METHOD"):
-            yield line.opname in ("LOAD_ATTR", "LOAD_METHOD"), line.argval
-    for nested in (constant for constant in code.co_consts if isinstance(constant, CodeType)):
-        yield from _loads_in(nested)
 
 
 def input_digest(name: str, args: Raw) -> str:

@@ -7,135 +7,25 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from msgspec import Raw, Struct, structs
+from msgspec import Raw, structs
 
 from ..events import codec
 from ..events.errors import ConfigurationError, StepFailed, ValueRefused
 from .callee import NO_KWARGS as NO_KWARGS, Callee
+from .importable import check_importable
 from .inspect import call_site
 from .loop import running
-from .names import check_name, is_number
+from .names import check_name
+from .step_options import (
+    DEFAULT_TIMEOUT_S as DEFAULT_TIMEOUT_S,
+    LONGEST_S as LONGEST_S,
+    ONCE as ONCE,
+    Retry as Retry,
+    StepOptions as StepOptions,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-DEFAULT_TIMEOUT_S = 300.0
-LONGEST_S = 1e9
-"""30 years: what is longer has no date, and infinity has no JSON form."""
-
-
-class Retry(Struct, frozen=True, kw_only=True):
-    """When and how often a failed attempt is repeated. Without one, a step has a single attempt.
-
-    The pause before attempt n+1 is `initial_interval * backoff**(n-1)` seconds, at most
-    `max_interval`, changed by up to ± `jitter` (a fraction). Interrupted attempts do not count.
-    """
-
-    max_attempts: int = 3
-    """The first one included."""
-    initial_interval: float = 1.0
-    """Seconds before the second attempt."""
-    backoff: float = 2.0
-    """Factor from one pause to the next."""
-    max_interval: float = 60.0
-    """Seconds; no pause is longer."""
-    jitter: float = 0.1
-    """Fraction by which chance changes each pause."""
-    non_retryable: tuple[type[BaseException], ...] = ()
-    """Errors that fail the step at once, like `NonRetryable`."""
-
-    def __post_init__(self) -> None:
-        numbers = (self.max_attempts, self.initial_interval, self.max_interval, self.backoff, self.jitter)
-        if not (all(map(is_number, numbers)) and type(self.max_attempts) is int and self._makes_sense()):
-            raise ConfigurationError(
-                f"{self}: expected max_attempts >= 1, backoff >= 1, 0 <= jitter < 1, "
-                f"intervals of 0 to {LONGEST_S:.0e} seconds"
-            )
-        kinds: Any = self.non_retryable
-        if not (
-            isinstance(kinds, tuple)
-            and all(inspect.isclass(k) and issubclass(k, BaseException) for k in kinds)
-        ):
-            raise ConfigurationError(f"non_retryable={kinds!r:.80}: expected a tuple of exception classes")
-
-    def _makes_sense(self) -> bool:
-        pauses = 0 <= self.initial_interval < LONGEST_S and 0 <= self.max_interval < LONGEST_S
-        return self.max_attempts >= 1 and pauses and self.backoff >= 1 and 0 <= self.jitter < 1
-
-    def pause(self, failures: int, chance: float) -> float:
-        """Seconds to wait after that many failures; `chance` is uniform in [0, 1)."""
-        try:
-            plain = self.initial_interval * self.backoff ** (failures - 1)
-        except OverflowError:
-            plain = self.max_interval
-        return min(plain, self.max_interval) * (1 + self.jitter * (2 * chance - 1))
-
-
-ONCE = Retry(max_attempts=1)
-
-
-class StepOptions(Struct, frozen=True, kw_only=True):
-    """What a step promises and asks for."""
-
-    retry: Retry = ONCE
-    timeout: float | None = DEFAULT_TIMEOUT_S
-    """Seconds one attempt may take; None: no limit."""
-    execution: Literal["at_least_once", "at_most_once"] = "at_least_once"
-    on_unknown: Literal["retry", "fail", "ask"] | None = None
-    """After a crash in mid-attempt: run it again, fail with `StepInterrupted`, or have a person say what it
-    did. Default: `ask` for `at_most_once` and when a probe could not find it out, else `retry`."""
-    pure: bool = False
-    """No effect outside: running it again is harmless, so it may start before its intent is durable."""
-    total_timeout: float | None = None
-    """Seconds all attempts may take together, counted from the first start, restarts included."""
-    compensate: Any = None
-    """The step that undoes it: a `Step`, or its name in the module of this one."""
-    optional: bool = False
-    """When it fails for good, the call returns None and the run goes on."""
-    on_fail: Any = None
-    """A step called with `failed_step`, `failure_reason` and `retry_count` when it fails for good."""
-    probe: Callable[..., Any] | None = None
-    """Called with the step's arguments after a crash in mid-attempt: did it happen?"""
-
-    @property
-    def undo_name(self) -> str:
-        """Name of the step that undoes it; empty: none."""
-        return str(getattr(self.compensate, "name", self.compensate or ""))
-
-    @property
-    def unknown(self) -> str:
-        """What to do about an attempt with unknown outcome."""
-        asks = self.probe is not None or self.execution == "at_most_once"
-        return self.on_unknown or ("ask" if asks else "retry")
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.retry, Retry):
-            raise ConfigurationError(
-                f"retry={self.retry!r:.80}: expected Retry(max_attempts=…), or None for one"
-            )
-        if self.execution not in ("at_least_once", "at_most_once"):
-            raise ConfigurationError(
-                f"execution={self.execution!r}: expected 'at_least_once' or 'at_most_once'"
-            )
-        if self.on_unknown not in (None, "retry", "fail", "ask"):
-            raise ConfigurationError(f"on_unknown={self.on_unknown!r}: expected 'retry', 'fail' or 'ask'")
-        for name, limit in (("timeout", self.timeout), ("total_timeout", self.total_timeout)):
-            if limit is not None and not (is_number(limit) and 0 < limit < LONGEST_S):
-                raise ConfigurationError(
-                    f"{name}={limit!r}: expected 0 to {LONGEST_S:.0e} seconds, or None for no limit"
-                )
-        if self.execution == "at_most_once" and (self.pure or self.retry.max_attempts > 1):
-            raise ConfigurationError("execution='at_most_once' allows neither retry nor pure=True")
-        for name, other in (("compensate", self.compensate), ("on_fail", self.on_fail)):
-            if not (other is None or isinstance(other, Step) or (isinstance(other, str) and other)):
-                raise ConfigurationError(f"{name}={other!r}: expected a @step, or the name of one")
-        if not (self.probe is None or callable(self.probe)):
-            raise ConfigurationError(f"probe={self.probe!r}: expected a function, `async` or not")
-
-    @property
-    def repeats_unknown(self) -> bool:
-        """Whether an attempt with unknown outcome is run again without asking anybody."""
-        return self.unknown == "retry" and self.probe is None
 
 
 class Step(Callee, Generic[P, R]):
@@ -146,7 +36,7 @@ class Step(Callee, Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, fn)
         super().__init__(fn, name)
-        self.kind, self.options = kind, options
+        self.kind, self.options, self.place = kind, options, options.run_in
         self.undoable = options.compensate is not None
         """Whether it says how it is undone."""
         self.refers = self.undoable or options.on_fail is not None
@@ -257,6 +147,7 @@ def step(
     compensate: "Step[..., Any] | str | None" = None,
     optional: Literal[False] = False,
     on_fail: "Step[..., Any] | str | None" = None,
+    run_in: str = "",
 ) -> "_Decorator": ...
 @overload
 def step(
@@ -272,6 +163,7 @@ def step(
     pure: bool = False,
     compensate: "Step[..., Any] | str | None" = None,
     on_fail: "Step[..., Any] | str | None" = None,
+    run_in: str = "",
 ) -> "_OptionalDecorator": ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -288,6 +180,7 @@ def step(
     compensate: "Step[..., Any] | str | None" = None,
     optional: bool = False,
     on_fail: "Step[..., Any] | str | None" = None,
+    run_in: str = "",
 ) -> Any:
     """Make a function a step. `async def` runs on the host loop, `def` in a worker thread.
 
@@ -306,6 +199,8 @@ def step(
             and with `result=` if it takes that.
         optional: when it fails for good, the call returns None and the run goes on.
         on_fail: a step called with `failed_step`, `failure_reason` and `retry_count` when it fails for good.
+        run_in: `process`: the body runs in another process of this machine, and is killed when its time is
+            over; or the name of one of `Engine(executors={…})`. It must be a function that a module has.
 
     Raises:
         ConfigurationError: options that contradict each other, or a class or generator to decorate.
@@ -313,6 +208,7 @@ def step(
     options = StepOptions(
         retry=retry or ONCE, timeout=timeout, execution=execution, on_unknown=on_unknown, pure=pure,
         total_timeout=total_timeout, probe=probe, compensate=compensate, optional=optional, on_fail=on_fail,
+        run_in=run_in,
     )  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
@@ -361,6 +257,8 @@ def make_step(
         raise ConfigurationError(
             f"step name {name!r}: expected no '#', it separates name and ordinal in keys"
         )
+    if options.run_in:
+        check_importable(function, options.run_in)
     return Step(function, name, options, kind=kind)
 
 

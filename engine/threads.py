@@ -47,22 +47,23 @@ class Threads:
         self._limit = limit
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._count = self._idle = 0
+        self._count = self._spare = 0  # spare: threads that wait for a job, less the jobs that wait for one
         self._closed = False
 
     def run(self, function: Callable[[], Any], late: Late) -> Job:
         """Call it in a thread, in a copy of the current context."""
         job = Job(function, late)
         with self._lock:
-            if self._idle:
-                self._idle -= 1
-            elif self._count < self._limit:
-                self._start()
+            self._spare -= 1
+            self._start_if_needed()
         self._jobs.put(job)
         return job
 
-    def _start(self) -> None:
+    def _start_if_needed(self) -> None:
+        if self._spare >= 0 or self._count >= self._limit:
+            return
         self._count += 1
+        self._spare += 1
         threading.Thread(target=self._work, name=f"refold-step-{self._count}", daemon=True).start()
 
     def give_up(self, job: Job) -> None:
@@ -70,6 +71,7 @@ class Threads:
         with self._lock:
             if not job.given_up and job.began and not job.future.done():
                 self._limit += 1
+                self._start_if_needed()
             job.given_up = True
 
     def close(self) -> None:
@@ -84,7 +86,7 @@ class Threads:
             with self._lock:
                 job.began = not (job.given_up or self._closed)
                 if not job.began:
-                    self._idle += 1
+                    self._spare += 1
                     continue
             outcome: Any = None
             error: BaseException | None = None
@@ -93,7 +95,7 @@ class Threads:
             except BaseException as raised:  # handed over to whoever awaits the future
                 error = raised
             with self._lock:
-                self._idle += 1
+                self._spare += 1
             try:
                 job.loop.call_soon_threadsafe(job.settle, outcome, error)
             except RuntimeError:  # the loop is closed: nobody waits any more

@@ -57,7 +57,7 @@ class Worker:
         self.claims: Claims = Alone(store, owner) if claims is None else claims
         self.settings = settings
         self.log = Log(store)
-        self.bodies = Bodies(settings.step_threads)
+        self.bodies = Bodies(settings.step_threads, settings.step_processes)
         self.thread_id = threading.get_ident()
         self.closing = False
         self.live: dict[str, LiveRun] = {}
@@ -104,7 +104,7 @@ class Worker:
                 closed = ConfigurationError(f"the engine was closed before run {run_id} ended; {goes_on}")
                 self.ends.fail(run_id, closed)
             self._watchdog.close()
-            self.bodies.threads.close()
+            self.bodies.close()
 
     async def _drain(self, grace: float) -> None:
         deadline = monotonic() + grace

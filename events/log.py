@@ -42,10 +42,12 @@ _log = logging.getLogger("refold.log")
 
 
 class _Pending:
-    __slots__ = ("done", "retry", "unit")
+    __slots__ = ("done", "doubt", "retry", "unit")
 
     def __init__(self, unit: Unit, done: Done, retry: bool) -> None:
         self.unit, self.done, self.retry = unit, done, retry
+        self.doubt: StoreError | None = None
+        """Why it is tried again, though it may be stored."""
 
 
 class Log:
@@ -180,9 +182,24 @@ class Log:
             self.commits += 1
             self._mean_s += (max(seconds - len(batch) * UNIT_S, 0.0) - self._mean_s) * 0.1
             self.failure, self._pause_s = None, RETRY_S[0]
-            for pending, refusal in zip(batch, result, strict=True):
-                self._tell(pending.done, _refused(refusal))
+            unclear = [p for p, refusal in zip(batch, result, strict=True) if not self._answered(p, refusal)]
+            if unclear and (doubt := unclear[0].doubt) is not None:
+                self._look_later(unclear, doubt)
         self._wake()
+
+    def _answered(self, pending: _Pending, refusal: Refusal | None) -> bool:
+        """Tell it, if it is clear: a first try that was still under way when we looked refuses the second."""
+        ours = refusal is not None and pending.doubt is not None and self._stored(pending.unit, {})
+        if ours is None and not self._closed:
+            return False
+        self._tell(pending.done, None if ours else _refused(refusal))
+        return True
+
+    def _look_later(self, batch: list[_Pending], error: StoreError) -> None:
+        """Nobody can say yet what was stored of it."""
+        self._busy = True
+        self._loop.call_later(self._pause_s, self._settle, batch, (error, 0.0))
+        self._pause_s = min(self._pause_s * 2, RETRY_S[1])
 
     def _after_failure(self, batch: list[_Pending], error: StoreError) -> None:
         """Find out what of the batch was stored all the same; keep or refuse the rest."""
@@ -193,15 +210,14 @@ class Log:
         fates = [self._stored(pending.unit, inboxes) for pending in batch]
         if None in fates and not self._closed:
             # Appended again now, what was stored would be refused, and delivered twice: look again first.
-            self._busy = True
-            self._loop.call_later(self._pause_s, self._settle, batch, (error, 0.0))
-            self._pause_s = min(self._pause_s * 2, RETRY_S[1])
+            self._look_later(batch, error)
             return
         keep: list[_Pending] = []
         for pending, stored in zip(batch, fates, strict=True):
             if stored:
                 self._tell(pending.done, None)
             elif pending.retry and stored is not None:
+                pending.doubt = error
                 keep.append(pending)
             else:
                 self._tell(pending.done, error)

@@ -13,6 +13,7 @@ from ..events.clock import moment
 from ..events.errors import StoreCorrupt
 from ..events.registry import Unknown, decode_event, look_at_event
 from ..events.stream import Row
+from ..events.triggers import trigger_of
 from ..events.types import Event
 from .gates import GATES
 from .own import fold_rows, records
@@ -26,7 +27,7 @@ from .why_ended import End, end_of
 
 ORDER = (
     "in_doubt", "approval", "input", "event", "child", "retry", "interrupted", "running", "held", "queued",
-    "timer",
+    "timer", "start",
 )  # fmt: skip
 """Kinds of waits, those first in which somebody can do something."""
 
@@ -116,6 +117,10 @@ class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline: datetime | None = None
     """When the run as a whole times out."""
     parent: str = ""
+    lock: str = ""
+    """The concurrency key that it holds until it ends."""
+    trigger: str = ""
+    """What started it, in words."""
     mail: tuple[Mail, ...] = ()
     end: End | None = None
     source: str = ""
@@ -150,6 +155,7 @@ def stand(rows: Sequence[Row], inbox: Iterable[Row] = ()) -> Standing:
         *_children(known),
     ]
     found += _timers(records(TIMERS, timers), found)
+    found += _start(run, known)
     found.sort(key=lambda wait: (ORDER.index(wait.type), wait.number))
     paused = _pause(known) if run["status"] == "paused" else None
     mail = tuple(_mail(row) for row in inbox)
@@ -161,6 +167,9 @@ def stand(rows: Sequence[Row], inbox: Iterable[Row] = ()) -> Standing:
 def _head(run: Record, known: Sequence[Event]) -> Standing:
     started = next((event for event in known if isinstance(event, t.RunStarted)), known[0])
     claim = next((event for event in reversed(known) if isinstance(event, t.RunClaimed)), None)
+    lock = trigger = ""
+    if isinstance(started, t.RunStarted):
+        lock, trigger = started.lock, str(trigger_of(started))
     return Standing(
         run_id=run["run_id"], workflow=run["workflow"], version=run["version"], status=str(run["status"]),
         started_at=started.at, started_by=started.by, last_at=known[-1].at, owner=run["owner"],
@@ -169,6 +178,7 @@ def _head(run: Record, known: Sequence[Event]) -> Standing:
         attention_reason=run["attention_reason"] or "", attention_since=moment(run["attention_since"]),
         undone=run["compensation_done"], to_undo=run["compensation_total"],
         deadline=moment(run["deadline_at"] or None), parent=run["parent_id"], source=_source(known),
+        lock=lock, trigger=trigger,
     )  # fmt: skip
 
 
@@ -250,6 +260,13 @@ def _timers(rows: Iterable[Record], found: Sequence[Wait]) -> Iterable[Wait]:
             of_gates.remove(due)
             continue
         yield Wait(type="timer", number=row["timer"], since=moment(row["started_at"]), until=due)
+
+
+def _start(run: Record, known: Sequence[Event]) -> Iterable[Wait]:
+    """The time before which a run is not to begin."""
+    first = known[0]
+    if str(run["status"]) == "pending" and isinstance(first, t.RunStarted) and first.start_at is not None:
+        yield Wait(type="start", number=0, since=first.at, until=first.start_at)
 
 
 # ---- what others did --------------------------------------------------------------------------------

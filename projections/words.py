@@ -83,3 +83,14 @@ def visible(text: object) -> str:
 def clip(text: str, width: int) -> str:
     """At most `width` characters, the cut shown."""
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def size(count: int) -> str:
+    """Bytes.
+
+    >>> size(512), size(412_345)
+    ('512 B', '412 kB')
+    """
+    return (
+        f"{count} B" if count < 1_000 else f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+    )

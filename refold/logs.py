@@ -37,7 +37,7 @@ class RunFilter(logging.Filter):
                 run_id, workflow, trace = run.run_id, run.workflow.name, run.started.trace
         elif (body := body_here()) is not None:
             run_id, workflow, trace = body.run_id, body.owner.workflow, body.owner.trace
-            step, attempt = body.command.key, body.attempt
+            step, attempt = body.key, body.attempt
         else:
             run_id, trace = getattr(record, "refold_run", ""), getattr(record, "refold_trace", "")
         record.refold_run, record.refold_workflow, record.refold_trace = run_id, workflow, trace

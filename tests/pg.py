@@ -6,7 +6,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,8 @@ def binaries() -> Path | None:
 
 
 _running = ExitStack()
+_restarts: dict[str, Callable[[str], None]] = {}
+"""Of the servers that this process has started, by their DSN."""
 
 
 @cache
@@ -44,6 +46,14 @@ def running() -> str:
 def stop() -> None:
     """Idempotent."""
     _running.close()
+
+
+def restart(dsn: str, mode: str = "fast") -> bool:
+    """Restart a server of ours (`fast`: cleanly, `immediate`: as in a crash); False: it is not ours."""
+    again = _restarts.get(dsn)
+    if again is not None:
+        again(mode)
+    return again is not None
 
 
 @contextmanager
@@ -72,7 +82,16 @@ def server(**options: Any) -> Iterator[str]:
            "--locale=C.UTF-8")  # fmt: skip
         # The server would keep a pipe of ours open: its own file takes what it says.
         do("pg_ctl", "-w", "-l", folder / "log", "-o", flags, "start", stdout=subprocess.DEVNULL)
-        yield f"postgresql://refold@/postgres?host={folder}"
+        dsn = f"postgresql://refold@/postgres?host={folder}"
+
+        def again(mode: str) -> None:
+            do("pg_ctl", "-w", "-m", mode, "-l", folder / "log", "restart", stdout=subprocess.DEVNULL)
+
+        _restarts[dsn] = again
+        try:
+            yield dsn
+        finally:
+            del _restarts[dsn]
     finally:
         with suppress(subprocess.CalledProcessError):
             do("pg_ctl", "-m", "immediate", "-w", "stop")

@@ -8,10 +8,10 @@ from ..events.errors import ActRefused, RunEnded
 from ..events.store import Store
 from ..projections.own import fold_steps
 from ..projections.why import Standing, Wait
+from ..projections.why_of import look
 from .given import parse_json
 from .screen import Screen
 from .speaking import Check, Fate, Say, by, current, report, speak
-from .why import look
 
 _OF_STEPS = frozenset({"in_doubt", "retry", "interrupted", "running", "held", "queued"})
 

@@ -6,11 +6,11 @@ from ..engine.engine import Engine
 from ..engine.repairing import resumable
 from ..events.errors import ActRefused, ConfigurationError
 from ..events.store import Store
+from ..projections.why_of import look
 from .operating import asked, will_be_paused
 from .screen import Screen
 from .speaking import by, current, report, speak
 from .stores import existing
-from .why import look
 
 
 def resume(args: argparse.Namespace, screen: Screen) -> int:

@@ -17,13 +17,14 @@ from ..events.hold import Holder
 from ..events.store import Store
 from ..events.stream import INBOX
 from ..projections.why import Standing, stand
+from ..projections.why_of import look
+from ..projections.why_words import executes, go_on, tell
 from .exits import OK
 from .given import principal
 from .screen import Screen
 from .stores import executor_of, existing
 from .text import as_json, visible
-from .why import command_line, look
-from .why_words import executes, go_on, tell
+from .why import command_line
 
 TAKEN_S = 2.0
 """How long to wait until the process that executes the store has taken a message."""

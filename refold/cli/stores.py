@@ -7,7 +7,7 @@ from typing import Any
 
 from ..engine.engine import DEFAULT_STORE
 from ..events.errors import ConfigurationError, StoreReadOnly
-from ..events.hold import Holder
+from ..events.hold import Holder, executor_of
 from ..events.open import open_reader, open_store
 from ..events.store import Reading, Store
 from ..projections import queries
@@ -99,9 +99,3 @@ def executors_of(store: Reading) -> list[Holder]:
         return ask()
     one = executor_of(store)
     return [] if one is None else [one]
-
-
-def executor_of(store: Reading) -> Holder | None:
-    """The process that executes the store now; None: there is none. What it knows of itself may be empty."""
-    ask: Callable[[], Holder | None] = getattr(store, "holder", Holder)
-    return ask()

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ..projections.words import clip, clock, count, seconds, usd, visible
+from ..projections.words import clip, clock, count, seconds, size, usd, visible
 
 __all__ = [
     "Line", "Span", "as_json", "clip", "clock", "compact", "count", "seconds", "size", "usd", "visible",
@@ -51,17 +51,6 @@ def _json_escape(character: str) -> str:
 def compact(value: Any) -> str:
     """A JSON value on one line, made harmless."""
     return visible(_encode(value).decode())
-
-
-def size(count: int) -> str:
-    """Bytes.
-
-    >>> size(512), size(412_345)
-    ('512 B', '412 kB')
-    """
-    return (
-        f"{count} B" if count < 1_000 else f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
-    )
 
 
 def width_of(line: Iterable[Span]) -> int:

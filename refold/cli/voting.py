@@ -7,11 +7,11 @@ from typing import Any
 from ..engine.engine import Engine
 from ..events.errors import VoteRefused
 from ..events.store import Store
+from ..projections.why_of import children_of, look
 from .given import parse_json
 from .screen import Screen
 from .speaking import by, report, speak
 from .text import count, visible
-from .why import children_of, look
 
 Gate = str | int | None
 Vote = Callable[[Engine, Gate], Awaitable[None]]

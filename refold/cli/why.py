@@ -2,23 +2,20 @@
 
 import argparse
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from msgspec import to_builtins
 
 from ..events.clock import SystemClock, to_datetime
-from ..events.errors import RunNotFound
 from ..events.hold import Holder
-from ..events.store import Reading
-from ..events.stream import INBOX
-from ..projections.why import Standing, stand
+from ..projections.why import Standing
+from ..projections.why_of import children_of, look
+from ..projections.why_words import Said, tell
 from .exits import OK
 from .screen import Screen
 from .stores import executor_of, looking
 from .text import as_json, visible, visible_lines
-from .why_words import SHOWN, Said, tell
 
 
 def why(args: argparse.Namespace, screen: Screen) -> int:
@@ -33,25 +30,6 @@ def why(args: argparse.Namespace, screen: Screen) -> int:
     for number, said in enumerate(told):
         _print(screen, said, args.store, first=number == 0)
     return OK
-
-
-def children_of(store: Reading, standing: Standing) -> Iterator[tuple[str, Standing]]:
-    """The children that are shown, each as it stands, or as the run does that goes on for it."""
-    names = [wait.name for wait in standing.waits if wait.type == "child"][: SHOWN + 1]
-    for name in names:
-        if store.work(name) is not None:  # of a single run that was brought here the children may be missing
-            child = look(store, name)
-            while child.end is not None and child.end.next_run:
-                child = look(store, child.end.next_run)
-            yield name, child
-
-
-def look(store: Reading, run_id: str) -> Standing:
-    """How a run stands, its inbox included. Raises `RunNotFound`."""
-    work = store.work(run_id) if "/" not in run_id else None
-    if work is None:
-        raise RunNotFound(run_id)
-    return stand(store.read(run_id), store.read(run_id + INBOX, work.seen))
 
 
 def command_line(words: list[str], store: str | None) -> str:

@@ -236,7 +236,7 @@ class TestEngine(Answering):
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         old._watchdog.close()
-        old.bodies.threads.close()
+        old.bodies.close()
         if self._views is not None:
             self._views.close()
             self._views = None

@@ -10,11 +10,11 @@ import pytest
 
 from refold import Context, Engine, Retry, step, workflow
 from refold.cli.parser import build
-from refold.cli.why_words import tell
 from refold.events import types as t
 from refold.events.hold import Holder
 from refold.events.stream import Row
 from refold.projections.why import ORDER, stand
+from refold.projections.why_words import tell
 from tests.cli.door import Door
 from tests.cli.shell import Shell
 from tests.engine.doubtful import in_doubt

@@ -1,7 +1,8 @@
 """A program that kills itself at the appends of some runs that hold a concurrency key, and looks each time.
 
 Each case is forked, dies by SIGKILL before or after its n-th commit, and is taken over by one that lives. It
-prints what it found wrong, as JSON. `python -m tests.engine.lock_crashes FOLDER CHEAT FIRST END STEP`: which commits.
+prints what it found wrong, as JSON. `python -m tests.engine.lock_crashes FOLDER CHEAT FIRST END STEP`: which
+commits.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ async def goes_on(ctx: Context, round: int = 1) -> None:
 
 
 async def story(path: Path) -> None:
-    """One run after the other with the same key, each with another end; given again it goes on where it was."""
+    """One run after the other with the same key, each with another end; goes on where it was cut off."""
     settings = Settings(projections=False)
     async with Engine(path, workflows=[waits, fails, goes_on], settings=settings) as engine:
         for flow in (waits, fails, goes_on):

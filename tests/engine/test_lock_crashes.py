@@ -1,4 +1,4 @@
-"""Killed around taking and freeing a key: never two holders, never a key that nobody frees; on a shared log, too."""
+"""Killed around taking and freeing a key: never two holders, never a key that nobody frees."""
 
 import json
 import subprocess

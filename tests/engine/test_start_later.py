@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from refold import ConfigurationError, Context, RunCancelled, step, workflow
+from refold import ConfigurationError, Context, RunCancelled, RunNotFound, step, workflow
 from refold.events import types as t
 from refold.events.clock import to_datetime
 from refold.testing import TestEngine
@@ -176,6 +176,26 @@ async def test_a_test_need_not_wait_for_it() -> None:
         assert tags(run) == ["run.started"]
         assert await run.result() == "r"
         assert e.now - began == timedelta(days=30)
+
+
+async def test_why_says_when_it_may_begin_and_what_it_holds() -> None:
+    clock = HandClock()
+    async with engine("memory://", job, clock=clock) as e:
+        run = await e.start(job, id="r", delay=90, lock="/srv/data", by="ana")
+        why = run.why()
+        assert [(wait.type, wait.until) for wait in why.standing.waits] == [
+            ("start", to_datetime(clock.now() + 90))
+        ]
+        head, begins, *rest = str(why).splitlines()
+        assert head.startswith(
+            "r has not begun: workflow job version 1, started 2027-01-15 08:00:00 UTC by ana"
+        )
+        assert head.endswith(", lock /srv/data")
+        assert begins == "it is not to begin before 2027-01-15 08:01:30 UTC (in 1 min 30 s)"
+        assert rest[-1] == "next, at 2027-01-15 08:01:30 UTC (in 1 min 30 s): it may begin"
+        assert e.why("r") == why
+        with pytest.raises(RunNotFound):
+            e.why("nobody")
 
 
 @pytest.mark.parametrize(

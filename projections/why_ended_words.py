@@ -3,10 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from ..projections.why import Standing
-from ..projections.why_ended import End, Reason
-from ..projections.words import clock, count
-from .text import size
+from .why import Standing
+from .why_ended import End, Reason
+from .words import clock, count, size
 
 LONG = 300
 _LARGE = re.compile(r'\{"\$blob":"[0-9a-f]{64}","size":(\d+)\}')

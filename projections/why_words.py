@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..events.hold import Holder
-from ..projections.why import Act, Standing, Wait
-from ..projections.words import clock, count, seconds
-from .why_ended import ended
+from .why import Act, Standing, Wait
+from .why_ended_words import ended
+from .words import clock, count, seconds
 
 SHOWN = 3
 """Of more waits of one kind and name than this the others are only counted."""
@@ -59,6 +59,8 @@ _ENDED = {
 
 def _head(standing: Standing, now: datetime, executor: Holder | None) -> str:
     start = f"started {clock(standing.started_at)} UTC by {standing.started_by}"
+    if standing.lock:
+        start += f", lock {standing.lock}"
     who = f"workflow {standing.workflow} version {standing.version}, {start}"
     if standing.end is not None:
         took = seconds((standing.end.at - standing.started_at).total_seconds())
@@ -141,6 +143,8 @@ def _wait(
                 f"it waits for its child {wait.name} ({wait.workflow}){since}{_in_turn(child)}",
                 [["refold", "why", wait.name]],
             )
+        case "start" if wait.until is not None:
+            return Said(f"it is not to begin before {clock(wait.until)} UTC ({coming(wait.until, now)})")
         case "timer":
             return _timer(standing, wait, now, since)
         case "in_doubt":
@@ -158,7 +162,7 @@ def _wait(
 _FOR = {
     "approval": "people, at {}", "input": "an answer, at {}", "event": "the event {}",
     "child": "its child {}", "retry": "another attempt at step {}",
-    "in_doubt": "somebody to say what step {} did", "timer": "time",
+    "in_doubt": "somebody to say what step {} did", "timer": "time", "start": "its time to begin",
 }  # fmt: skip
 
 
@@ -293,6 +297,8 @@ def _what_comes(wait: Wait) -> str:
         return f"step {wait.name} is tried again"
     if wait.type == "timer":
         return "a sleep or a deadline ends"
+    if wait.type == "start":
+        return "it may begin"
     return f"the time of {wait.name} is up"
 
 

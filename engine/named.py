@@ -1,0 +1,46 @@
+"""What the code of a handler names: the workflows and steps that an engine will have to execute for it."""
+
+import contextlib
+import dis
+import inspect
+from collections.abc import Callable, Iterator
+from types import CodeType, ModuleType
+from typing import Any
+
+from .step import Step
+from .workflow import Workflow
+
+
+def named_workflows(function: Callable[..., Any]) -> list[Workflow[Any, Any]]:
+    """Workflows that a function's code names."""
+    return [value for value in _named(function) if isinstance(value, Workflow)]
+
+
+def named_steps(flow: Workflow[Any, Any]) -> list[Step[Any, Any]]:
+    """Steps that the code of a workflow names."""
+    found = [value for function in flow.functions for value in _named(function)]
+    return [value for value in found if isinstance(value, Step)]
+
+
+def _named(function: Callable[..., Any]) -> list[Any]:
+    """What a function's code names: as globals, in modules it names, or in its closure."""
+    plain = inspect.unwrap(function)
+    code, scope = getattr(plain, "__code__", None), getattr(plain, "__globals__", {})
+    loads = list(_loads_in(code)) if code is not None else []
+    # `ctx.approval(…)` names no global: a workflow of somebody's may well be called `approval`.
+    found = [scope.get(name) for attribute, name in loads if not attribute]
+    modules = [value for value in found if isinstance(value, ModuleType)]
+    found += [vars(module).get(name) for module in modules for attribute, name in loads if attribute]
+    for cell in getattr(plain, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # not bound yet
+            found.append(cell.cell_contents)
+    return found
+
+
+def _loads_in(code: CodeType) -> Iterator[tuple[bool, str]]:
+    """(whether it is an attribute, its name): what a function loads, and those inside it."""
+    for line in dis.get_instructions(code):
+        if line.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_ATTR", "LOAD_METHOD"):
+            yield line.opname in ("LOAD_ATTR", "LOAD_METHOD"), line.argval
+    for nested in (constant for constant in code.co_consts if isinstance(constant, CodeType)):
+        yield from _loads_in(nested)

@@ -1,0 +1,112 @@
+"""Clients' recorded histories are linearizable, through cut connections, lost answers and restarts."""
+
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings, strategies as st
+
+from refold.events.postgres import PostgresStore
+from refold.events.verify import verify
+from tests import pg
+from tests.cluster.history import Op, by_search, problems, recorded
+from tests.cluster.kit import Office, until
+
+# ---- the criterion itself -----------------------------------------------------------------------
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Op], list[str]]:
+    """A handful of overlapping operations on one stream, answered truly for the most part."""
+    count = draw(st.integers(1, 6))
+    times = draw(st.permutations(range(2 * count)))
+    spans = [tuple(sorted(times[2 * n : 2 * n + 2])) for n in range(count)]
+    order = sorted(range(count), key=lambda n: draw(st.floats(*map(float, spans[n]))))
+    log, history = list[str](), list[Op]()
+    for n in order:
+        history.append(answered(draw, n, spans[n], log))
+    if draw(st.booleans()):
+        changed = draw(st.integers(0, count - 1))
+        history[changed] = draw(st.sampled_from(lies(history[changed], log)))
+    return draw(st.permutations(history)), log
+
+
+def answered(draw: st.DrawFn, number: int, span: tuple[int, ...], log: list[str]) -> Op:
+    times: dict[str, Any] = {"asked": span[0], "answered": span[1]}
+    kind = draw(st.sampled_from(["append", "append", "post", "read"]))
+    if kind == "read":
+        return Op(kind=kind, seen=tuple(log), **times)
+    event = f"e{number}"
+    expected = len(log) + draw(st.sampled_from([0, 0, 0, -1, 1])) if kind == "append" else 0
+    heard, found = draw(st.integers(0, 3)) > 0, len(log)
+    fits = kind == "post" or expected == found
+    if not heard and draw(st.booleans()):
+        return Op(kind=kind, event=event, expected=expected, outcome="unknown", asked=span[0])
+    if fits:
+        log.append(event)
+    outcome = "unknown" if not heard else "ok" if fits else "refused"
+    return Op(
+        kind=kind, event=event, expected=expected, outcome=outcome, found=0 if fits else found,
+        asked=span[0], answered=span[1] if heard else inf,
+    )  # fmt: skip
+
+
+def lies(op: Op, log: list[str]) -> list[Op]:
+    """The same operation, with another answer or other times."""
+    fields = {name: getattr(op, name) for name in Op.__struct_fields__}
+    heard = op.answered < inf
+    other: list[dict[str, Any]] = [
+        {"asked": op.asked + change, "answered": op.asked + change + 10 if heard else inf}
+        for change in (-20, 20)
+    ]
+    if op.kind == "read":
+        other += [{"seen": tuple(log[:n])} for n in range(len(log) + 1)] + [{"seen": ("stranger",)}]
+    elif heard:
+        other += [{"outcome": "ok"}, {"expected": op.expected + 1}]
+        other += [{"outcome": "refused", "found": n} for n in range(3) if op.kind == "append"]
+    return [Op(**fields | change) for change in other]
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories())
+def test_the_criterion_agrees_with_a_search_of_all_orders(made: tuple[list[Op], list[str]]) -> None:
+    history, log = made
+    assert (problems(history, log) == []) == by_search(history, log)
+
+
+# ---- histories of real clients ------------------------------------------------------------------
+
+
+def played(
+    postgres: str, folder: Path, clients: int, turns: int, *, cheat: str = "", server: str = ""
+) -> list[str]:
+    """What is wrong with the histories of so many processes; their wires are cut, the server is restarted."""
+    with Office(folder / "office", postgres) as office:
+        PostgresStore(postgres).close()
+        members = [office.hire("writes_history", seed, turns, cheat=cheat) for seed in range(clients)]
+        for part in (3, 6) if server else ():
+            until(partial(noted, office.folder, part * clients * turns // 10))
+            pg.restart(server, "immediate")
+        for member in members:
+            office.wait(member)
+        assert [line[0] for line in office.scene.heard("errors")] == []
+        assert sum(line[0] for line in office.scene.heard("cuts")) > clients
+    store = PostgresStore(postgres)
+    try:
+        found: list[str] = list(verify(store).problems)
+        for stream, history in recorded(office.folder).items():
+            found += problems(history, [row.event().id for row in store.read(stream)])
+        return found
+    finally:
+        store.close()
+
+
+def noted(folder: Path, count: int) -> bool:
+    return sum(len(history) for history in recorded(folder).values()) >= count
+
+
+def test_clients_of_one_stream_see_one_order_and_lose_no_update(
+    postgres: str, postgres_server: str, tmp_path: Path
+) -> None:
+    assert played(postgres, tmp_path, clients=4, turns=60, server=postgres_server) == []
