@@ -21,10 +21,10 @@ _TESTS = {
     "engine/test_schedules.py::test_without_its_library_a_cron_expression_says_what_to_install": (
         "cron=… needs the library cronsim",
     ),
-    "engine/test_schedules.py::test_code_declares_schedules_and_a_new_process_changes_what_differs": (
+    "engine/test_schedules_by_hand.py::test_code_declares_schedules_and_a_new_process_changes_what_differs": (
         "schedule … exists and does something else",
     ),
-    "engine/test_schedules.py::test_a_past_span_is_made_up_for_and_what_ran_then_does_not_run_again": (
+    "engine/test_schedules_by_hand.py::test_a_past_span_is_made_up_for_and_what_ran_then_is_left_out": (
         "backfill(…): expected a datetime with a time zone",
         "backfill(…, …): expected a span of the past",
         "schedule …: more than 10000 times between these",
@@ -41,7 +41,7 @@ SCHEDULES: dict[tuple[str, str], str] = {
         "engine/test_schedules.py::test_too_many_runs_asked_for_by_hand_are_refused"
     ),
     ("ScheduleNotFound", "no schedule … in this store"): (
-        "engine/test_schedules.py::test_a_deleted_schedule_is_not_found_and_its_name_can_be_used_again"
+        "engine/test_schedules_by_hand.py::test_a_deleted_schedule_is_not_found_and_its_name_can_be_used_again"
     ),
     **{("ConfigurationError", said): test for test, messages in _TESTS.items() for said in messages},
 }
