@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from refold.projections import queries
@@ -15,7 +16,8 @@ from refold.projections.projection import Projection
 from refold.projections.run_row import RunRow
 from refold.projections.runs import RUNS
 from refold.projections.timers import TIMERS
-from refold.projections.views import Views, create_indexes, create_table
+from refold.projections.views import Changes, Views
+from refold.projections.views_sqlite import SqliteViews
 
 from .harness import Figure, Scale, at_most
 
@@ -51,12 +53,13 @@ def run_rows(runs: int) -> Iterator[tuple[Any, ...]]:
 def fill(views: Views, projection: Projection, rows: Iterator[tuple[Any, ...]]) -> None:
     """Straight into the table: folding a million runs would take minutes and measure something else."""
     table = projection.table
-    with views.writing() as connection:
-        connection.execute(create_table(table, table.name))
-        marks = ", ".join("?" * len(table.columns))
-        connection.executemany(f"INSERT INTO {table.name} VALUES ({marks})", rows)
-        for statement in create_indexes(table):
-            connection.execute(statement)
+    built = f"{table.name}_building"
+    write = views.writer_of(table, built)
+    with views.writing():
+        views.create(table, built, indexes=False)
+        while some := list(islice(rows, 10_000)):
+            write(Changes(some, [], []))
+        views.put_live(table, built)
 
 
 def labels(runs: int) -> Iterator[tuple[Any, ...]]:
@@ -118,7 +121,7 @@ def pages(views: Views, runs: int) -> Iterator[Figure]:
 def run(scale: Scale) -> list[Figure]:
     """Lists and due queries."""
     runs, waiting = scale.pick(1_000_000, 5_000), scale.pick(100_000, 1_000)
-    views = Views(scale.path("views"))
+    views = SqliteViews(scale.path("views"))
     try:
         fill(views, RUNS, run_rows(runs))
         fill(views, RUN_ATTRIBUTES, labels(runs))

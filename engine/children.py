@@ -10,18 +10,20 @@ from ..events.errors import ChildFailed, ConfigurationError, NonDeterminismError
 from ..events.types import Event
 from .commands import Command, clip, same_raw
 from .loop import Future
+from .placement import AT_ONCE, Placement
 from .workflow import Workflow
 
 
 class ChildCommand(Command):
     """A run to start; `future` is None when nobody waits for it."""
 
-    __slots__ = ("args", "fan_out", "future", "item", "run_id", "site", "task_path", "workflow")
+    __slots__ = ("args", "fan_out", "future", "item", "place", "run_id", "site", "task_path", "workflow")
 
     def __init__(self, workflow: Workflow[Any, Any], run_id: str, args: Raw, future: Future | None) -> None:
         super().__init__()
         self.workflow, self.run_id, self.args, self.future = workflow, run_id, args, future
         self.fan_out: Command | None = None
+        self.place = AT_ONCE
         self.item = 0
         self.task_path = self.site = ""
 
@@ -62,7 +64,7 @@ class ChildCommand(Command):
 
 def start(
     run: Any, workflow: Workflow[Any, Any], args: tuple[Any, ...], *, wait: bool = True, site: str = "",
-    fan_out: Command | None = None, item: int = 0,
+    fan_out: Command | None = None, item: int = 0, place: Placement = AT_ONCE,
 ) -> ChildCommand:  # fmt: skip
     """Issue a child. Raises `ConfigurationError` when it may not be started, `ValueRefused` for arguments."""
     run.check_open()
@@ -76,7 +78,7 @@ def start(
     if future is None and run.started.forked_from:  # the handler gets the id at once, and may use it
         run_id = getattr(run.recorded(t.ChildStarted, detached=True), "run_id", run_id)
     command = ChildCommand(workflow, run_id, packed, future)
-    command.site = site
+    command.site, command.place = site, place
     command.task_path = getattr(asyncio.current_task(run.loop), "path", "")
     if fan_out is not None:
         command.fan_out, command.item = fan_out, item

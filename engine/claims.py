@@ -11,6 +11,8 @@ from ..events.work import ANY_WORKER
 
 PAGE = 500
 """Runs with mail that others must see to, for a look."""
+LISTENING_S, ASKING_S = 1.0, 0.1
+"""How often to ask whether anybody has written, with hints and without."""
 
 
 class Claims(Protocol):
@@ -119,10 +121,12 @@ class Alone:
         return list(self._given)
 
     def asked(self, blocked: Collection[str]) -> list[str]:
-        return [run_id for run_id in self._store.mail_elsewhere(PAGE, self._tags) if run_id not in self._given]
+        return [
+            run_id for run_id in self._store.mail_elsewhere(PAGE, self._tags) if run_id not in self._given
+        ]
 
     def may_begin(self, run_id: str, queue: str, tag: str) -> bool:
-        return (not queue or run_id in self._given) and (not tag or tag in self._tags)
+        return (not queue or run_id in self._given) and tag in self._tags
 
     def next_due(self, now: float) -> float | None:
         return self._store.next_due(now, self._tags)
@@ -161,6 +165,8 @@ class Shared:
     run that another one has taken is refused by the log.
     """
 
+    again_at = float("inf")  # `next_due` knows
+
     def __init__(
         self, store: Any, owner: str, ttl: float, refresh: float, tags: Sequence[str] = ANY_WORKER
     ) -> None:
@@ -169,6 +175,11 @@ class Shared:
         self._leases.tags = self._tags
         self.sweep_s = min(ttl / 6, 5.0)
         self._freed: set[str] = set()
+        self._taken: set[str] = set()
+        """Runs that were ours a moment ago: no need to ask again before they are loaded."""
+        self._heard: Callable[[], Any] | None = None
+        self._seen: Any = None
+        """What the last look has found."""
         self._next_beat = self._next_look = 0.0
         self._fd = -1
 
@@ -181,23 +192,21 @@ class Shared:
 
     def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
         self._free()
-        found: list[str] = self._leases.due(now, limit, list(skip), room)
+        self._seen = self._leases.look(now, limit, list(skip), room)
+        self._taken = set(self._seen.runs)
+        found: list[str] = self._seen.runs
         return found
 
     def asked(self, blocked: Collection[str]) -> list[str]:
         found: list[str] = self._leases.mailed(list(blocked)) if blocked else []
-        found += self._store.mail_elsewhere(PAGE, self._tags)
+        found += self._seen.elsewhere
         return found
 
     def may_begin(self, run_id: str, queue: str, tag: str) -> bool:
-        return True  # it could not have been taken
-
-    @property
-    def again_at(self) -> float:
-        return self._leases.again_at or float("inf")
+        return tag in self._tags  # without a place it could not have been taken
 
     def next_due(self, now: float) -> float | None:
-        found: float | None = self._store.next_due(now, self._tags)
+        found: float | None = self._seen.next_at
         return found
 
     def running(self, after: str, limit: int, skip: Collection[str], room: int) -> list[str]:
@@ -205,13 +214,18 @@ class Shared:
         if not after:
             self._leases.bury()
         found: list[str] = self._leases.running(after, limit, list(skip), room)
+        self._taken.update(found)
         return found
 
     def take(self, run_id: str) -> bool:
         self._freed.discard(run_id)
+        if run_id in self._taken and monotonic() < self._next_beat + self._refresh:  # the lease holds
+            self._taken.discard(run_id)
+            return True
         return bool(self._leases.take(run_id))
 
     def let_go(self, run_id: str) -> None:
+        self._taken.discard(run_id)
         self._freed.add(run_id)
 
     def ended(self, runs: Collection[str]) -> list[str]:
@@ -224,6 +238,10 @@ class Shared:
             return True
         kept: bool = self._leases.beat(self._ttl)
         self._next_beat = monotonic() + self._refresh
+        if not kept:
+            self._taken.clear()
+        if self._fd < 0 and self._heard is not None:
+            self.listen(self._heard)  # the connection was lost
         return kept
 
     def _free(self) -> None:
@@ -235,16 +253,15 @@ class Shared:
     def changed(self) -> bool:
         if monotonic() < self._next_look:
             return False
-        self._next_look = monotonic() + (0.5 if self._fd >= 0 else 0.1)
+        self._next_look = monotonic() + (LISTENING_S if self._fd >= 0 else ASKING_S)
         return bool(self._store.changed())
 
     def listen(self, heard: Callable[[], Any]) -> None:
-        self._fd = self._leases.listen()
+        self._fd, self._heard = self._leases.listen(), heard
         if self._fd < 0:
             return
 
         def readable() -> None:
-            self._next_look = 0.0
             if not self._leases.heard():  # the connection is gone: ask more often instead
                 self.close()
             heard()

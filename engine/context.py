@@ -19,6 +19,7 @@ from .gates import Decision, OnTimeout, Stage
 from .inspect import call_site
 from .names import check_name, check_seconds
 from .parallel import Results
+from .placement import child_placement
 from .step import DEFAULT_TIMEOUT_S, ONCE, Retry, Step, StepOptions, make_step
 
 _logger = logging.getLogger("refold.run")
@@ -264,16 +265,22 @@ class Context:
 
     # ---- other runs
 
-    async def child(self, workflow: Any, /, *args: Any, wait: bool = True) -> Any:
+    async def child(
+        self, workflow: Any, /, *args: Any, wait: bool = True, queue: str | None = None, priority: int = 0,
+        queue_key: str | None = None, run_on: str | None = None,
+    ) -> Any:  # fmt: skip
         """Start a run of another workflow below this one, and wait for its result.
 
-        It is cancelled with this run. `wait=False`: go on at once with its id; it outlives this run.
+        It is cancelled with this run. `wait=False`: go on at once with its id; it outlives this run. `queue`,
+        `priority`, `queue_key` and `run_on` say where it waits for its turn, and who executes it: as for
+        `Engine.start`, but in a queue that nobody has declared it waits until somebody does.
 
         Raises `ChildFailed` when it does not complete, `ConfigurationError` when it is too deep or would run
         inside itself, `ValueRefused` for its arguments.
         """
         site = "" if self._run.matching else call_site(sys._getframe(1))
-        command = self._run.start_child(workflow, args, wait=wait, site=site)
+        place = child_placement(queue, priority, queue_key, run_on)
+        command = self._run.start_child(workflow, args, wait=wait, site=site, place=place)
         if command.future is None:
             return command.run_id
         return await command.future

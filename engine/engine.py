@@ -17,7 +17,7 @@ from ..events.clock import (
 from ..events.errors import ConfigurationError, RunNotFound, StoreCorrupt
 from ..events.open import open_store
 from ..events.registry import Unknown, look_at_event
-from ..events.store import Store
+from ..events.store import Store, read_rows
 from ..events.stream import INBOX, check_chain
 from ..events.types import Event
 from ..events.verify import Verified, verify
@@ -228,6 +228,9 @@ class Engine(Beginning, Talking, Repairing):
     async def end_of(self, run_id: str) -> Event:
         """Wait for a run's end and return the event."""
         self.check_loop()
+        worker = self._worker
+        if worker is not None and run_id in worker.live and not worker.closing:
+            return await worker.end_of(run_id)  # no need to ask the store
         while (end := self._stored_end(run_id)) is None:
             if self._worker is not None and not self._worker.closing:
                 work = self.store.work(run_id)
@@ -246,7 +249,7 @@ class Engine(Beginning, Talking, Repairing):
         before = self.store.tail(run_id).version
         while before > 0:  # facts may follow the end: what bodies that unwound have spent
             first = max(0, before - END_PAGE)
-            for row in reversed(self.store.read(run_id, first, before - first)):
+            for row in reversed(read_rows(self.store, run_id, first, before - first)):
                 if row.tag in END_TAGS:
                     return bring_back(row.event(), self.store.blob)
             before = first
@@ -266,7 +269,7 @@ class Engine(Beginning, Talking, Repairing):
 
     def events(self, run_id: str) -> list[Event | Unknown]:
         """A run's whole history, decoded. Raises `RunNotFound`."""
-        rows = self.store.read(run_to_find(run_id))
+        rows = read_rows(self.store, run_to_find(run_id))
         if not rows:
             raise RunNotFound(run_id)
         return [look_at_event(row.tag, row.state, row) for row in rows]

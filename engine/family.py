@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from msgspec import Raw, structs
+from msgspec.structs import asdict
 
 from ..events import locks, types as t
 from ..events.blobs import Contents, bring_back, put_all_away, put_away
@@ -18,6 +19,7 @@ from ..events.work import Work, WorkFold
 from . import onward, pause
 from .children import ChildCommand
 from .commands import Command
+from .placement import AT_ONCE, Placement
 from .workflow import Workflow
 
 
@@ -70,7 +72,9 @@ def born(run_id: str, workflow: Workflow[Any, Any], started: t.RunStarted) -> tu
     return Newborn(run_id, workflow, started, tail, fold), along
 
 
-def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -> tuple[Newborn, Along]:
+def child_of(
+    parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted, place: Placement = AT_ONCE
+) -> tuple[Newborn, Along]:
     """The run that a parent's `child.started` stands for."""
     above: t.RunStarted = parent.started
     started = t.RunStarted(
@@ -82,6 +86,7 @@ def child_of(parent: Any, workflow: Workflow[Any, Any], event: t.ChildStarted) -
         ancestors=(*above.ancestors, Ancestor(parent.run_id, above.workflow)), child=event.child,
         detached=event.detached, max_depth=above.max_depth, files=above.files, id=new_event_id(),
         at=event.at, by=above.by, cause=event.id, trace=above.trace,
+        **asdict(place.of(workflow.options.run_on)),
     )  # fmt: skip
     return born(event.run_id, workflow, started)
 
@@ -100,6 +105,7 @@ def next_of(live: Any, event: t.RunContinued) -> tuple[Newborn, Along]:
         attributes=run.ctx.attributes, trigger="continue_as_new", runtime=run.workflow.runtime,
         timeout_s=before.timeout_s, ancestors=before.ancestors, child=before.child, detached=before.detached,
         max_depth=before.max_depth, continued_from=run.run_id, carried=carried, files=before.files,
+        queue=before.queue, priority=before.priority, queue_key=before.queue_key, run_on=before.run_on,
         lock=before.lock, is_triggered_by_hook=before.is_triggered_by_hook,
         spent_before=spent, id=new_event_id(), at=event.at, by=before.by, cause=event.id, trace=before.trace,
     )  # fmt: skip
@@ -134,7 +140,7 @@ def follows(live: Any, command: Command, event: Event) -> Concerns:
     if kind is t.ChildStarted:
         assert isinstance(command, ChildCommand)
         assert isinstance(event, t.ChildStarted)
-        child, along = child_of(live.run, command.workflow, event)
+        child, along = child_of(live.run, command.workflow, event, command.place)
         return [child], along
     if kind is t.ChildCancelled:
         assert isinstance(event, t.ChildCancelled)

@@ -35,7 +35,7 @@ class Following:
         """There was no room for runs that may be due."""
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
-        self._sweep, self._swept = False, 0.0
+        self._sweep, self._swept, self._hinted = False, 0.0, False
         self._doubtful: set[str] = set()
         """Runs that others may have taken while we were not heard of."""
         self._drift = self._measure_drift()
@@ -59,7 +59,10 @@ class Following:
                 worker.retire(StoreBusy(f"another process has taken over {worker.store.url}: ask there"))
                 return
             self._keep_claims()
-            if worker.claims.changed:
+            if self._hinted:
+                self._hinted = False
+                self.look()
+            elif worker.claims.changed:
                 self._sweep = True
                 self.look()
             elif worker.clock.now() >= self.look_at:
@@ -78,6 +81,7 @@ class Following:
         """Somebody says that there is something for us."""
         if self._timer is not None and not self._worker.closing:
             self._timer.cancel()
+            self._hinted = True
             self._tick()
 
     def _watch_clock(self) -> None:

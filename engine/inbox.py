@@ -12,7 +12,7 @@ from ..events.clock import Clock, new_event_id, to_datetime
 from ..events.errors import ActRefused, AppendRefused, ValueRefused
 from ..events.log import Log
 from ..events.registry import encode_event
-from ..events.store import Post, Store, Unit
+from ..events.store import Post, Store, Unit, read_rows
 from ..events.stream import INBOX
 from ..events.types import Event
 from . import acts, ballots, family, rewind
@@ -59,7 +59,7 @@ def send_evidence(log: Log, run_id: str, ended: t.StepCompleted | t.StepFailed) 
 
 def drain(store: Store, live: LiveRun) -> bool:
     """Deliver messages the run has not seen, in order, a page of them; whether there are more."""
-    rows = store.read(live.run_id + INBOX, live.fold.seen, PAGE)
+    rows = read_rows(store, live.run_id + INBOX, live.fold.seen, PAGE)
     for row in rows:
         if live.lost or live.run.closed:
             return False

@@ -8,7 +8,7 @@ from ..events import types as t
 from ..events.blobs import bring_back, put_all_away
 from ..events.errors import RunNotFound, StoreCorrupt
 from ..events.registry import decode_event
-from ..events.store import Append, Post, Store, Unit
+from ..events.store import Append, Post, Store, Unit, read_rows
 from ..events.stream import Row, Tail, chain
 from ..events.types import Event, Spent
 from ..events.work import WorkFold
@@ -321,7 +321,7 @@ def read_history(store: Store, run_id: str) -> Iterator[History]:
     """
     history = History(run_id, store.blob)
     while True:
-        rows = store.read(run_id, history.tail.version, PAGE)
+        rows = read_rows(store, run_id, history.tail.version, PAGE)
         history.add(rows)
         if history.tail.version == 0:
             raise RunNotFound(run_id)

@@ -34,6 +34,8 @@ class Runs:
         blocked_on: str | None = None,
         parent: str | None = None,
         root: str | None = None,
+        trigger: str | None = None,
+        lock: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         started_after: str | datetime | None = None,
         started_before: str | datetime | None = None,
@@ -51,6 +53,8 @@ class Runs:
             blocked_on: a type: `approval`, `input`, `event`, `child`, `timer`, `retry`, `in_doubt`, `paused`.
             parent: the children of this run.
             root: the whole family of this run.
+            trigger: what started it: `webhook`, `schedule`, `parent` …
+            lock: those that hold this concurrency key, or have held it.
             attributes: labels, each with this value: `{"shop": "Bern"}`.
             started_after: a moment, or ISO 8601 text (UTC when it names no zone); it is included …
             started_before: … and this is not.
@@ -62,9 +66,9 @@ class Runs:
         """
         return queries.list_runs(
             self._models.views, status=status, attention=attention, workflow=workflow, version=version,
-            blocked_on=blocked_on, parent=parent, root=root, attributes=attributes,
-            started_after=started_after, started_before=started_before, dismissed=dismissed, limit=limit,
-            cursor=cursor,
+            blocked_on=blocked_on, parent=parent, root=root, trigger=trigger, lock=lock,
+            attributes=attributes, started_after=started_after, started_before=started_before,
+            dismissed=dismissed, limit=limit, cursor=cursor,
         )  # fmt: skip
 
     def count(self, by: str = "status") -> dict[str, int]:

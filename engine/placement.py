@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ..events import types as t
 from ..events.errors import ConfigurationError
@@ -25,6 +25,10 @@ class Placement(Struct, frozen=True):
     queue_key: str = ""
     run_on: str = ""
     lock: str = ""
+
+    def of(self, run_on: str) -> "Placement":
+        """This, of a workflow that says where its runs are to be executed."""
+        return structs.replace(self, run_on=run_on) if run_on and not self.run_on else self
 
 
 AT_ONCE = Placement()
@@ -63,6 +67,18 @@ def placement(
     return Placement(
         _moment(now, start_at, delay), queue or "", priority, queue_key or "", run_on or "", lock or ""
     )
+
+
+def child_placement(
+    queue: str | None, priority: int, queue_key: str | None, run_on: str | None
+) -> Placement:
+    """The options of `ctx.child`, checked. Raises `ConfigurationError`."""
+    if queue is None and run_on is None and queue_key is None and priority == 0:
+        return AT_ONCE
+    return placement(
+        datetime.min, queue=queue, priority=priority, queue_key=queue_key, start_at=None, delay=None,
+        run_on=run_on, lock=None,
+    )  # fmt: skip
 
 
 def _moment(now: datetime, start_at: datetime | None, delay: float | None) -> datetime | None:

@@ -1,16 +1,9 @@
-"""The read models as an engine keeps them: caught up in slices on its loop, asked through it.
+"""The read models as an engine keeps them: caught up as the log grows, asked through it."""
 
-On the loop and not in a thread: sqlite3 gives the GIL away at every row and gets it back up to 5 ms
-later while the loop is busy, which made a thread slower and the loop no faster.
-"""
-
-import asyncio
-import logging
 from collections.abc import Sequence
-from time import perf_counter
 from typing import Any
 
-from ..events.errors import ConfigurationError, RunNotFound, StoreError
+from ..events.errors import ConfigurationError, RunNotFound
 from ..events.store import Store
 from ..projections import own, queries, rebuild
 from ..projections.core import CORE
@@ -18,18 +11,10 @@ from ..projections.projection import Projection
 from ..projections.queries import Page, Record, Total
 from ..projections.rebuild import Difference, Progress
 from ..projections.runner import Lag, Runner
-from ..projections.views import Views
+from ..projections.views_open import open_views
+from .keeping_up import follower_of
 
-FOLLOW_S = 0.05
-"""How long new events may wait for company: one write of many rows costs little more than one of a few."""
-SLICE_S = 0.004
-"""How long a slice may hold up the host loop."""
-IDLE_S = 0.2
-"""The same while nothing happens; `wait` does not wait for it."""
 BUSY_S = 0.05
-RETRY_S = 1.0
-
-_log = logging.getLogger("refold.projections")
 
 
 class ReadModels:
@@ -38,62 +23,35 @@ class ReadModels:
     def __init__(self, store: Store, projections: Sequence[Projection] = CORE) -> None:
         self.store = store
         self.projections = tuple(projections)
-        self.views = Views.of(store.url, busy_s=BUSY_S)
+        self.views = open_views(store, busy_s=BUSY_S)
         try:
             self.runner: Runner = rebuild.open_runner(store, self.views, self.projections)
         except BaseException:
             self.views.close()
             raise
-        self._batch = 128
-        self._failing = False
-        """Whether that has been told; it is told once, and again after it has worked meanwhile."""
-        self._timer: asyncio.TimerHandle | None = None
+        self.follower = follower_of(self.runner, store)
 
     # ---- keeping up
 
     def follow(self) -> None:
         """Catch up as the log grows, on the running loop, until `close`."""
-        self._timer = asyncio.get_running_loop().call_later(FOLLOW_S, self._slice)
-
-    def _slice(self) -> None:
-        loop = asyncio.get_running_loop()
-        pause = FOLLOW_S
-        began = perf_counter()
-        try:
-            folded = self.runner.catch_up(self._batch)
-            pause = 0.0 if folded >= self._batch else FOLLOW_S if folded else IDLE_S
-        except StoreError as error:
-            if not self._failing:
-                _log.error("the read models cannot be written, the log goes on without them: %s", error)
-            self._failing, pause = True, RETRY_S
-        else:
-            self._failing = False
-        if pause == 0.0:
-            spent = perf_counter() - began
-            self._batch = max(128, min(2_000, int(self._batch * SLICE_S / max(spent, 1e-6))))
-        self._timer = loop.call_later(pause, self._slice)
+        self.follower.start()
 
     def catch_up(self) -> None:
         """Fold everything there is, now. Raises a `StoreError`."""
-        while self.runner.catch_up(2_000):
-            pass
+        self.follower.catch_up()
 
     async def wait(self, position: int | None = None) -> None:
         """Wait until the read models stand at this position of the log (default: its end now)."""
-        target = self.store.position() if position is None else position
-        while self.runner.position < target:
-            self.runner.catch_up(self._batch)
-            await asyncio.sleep(0)
+        await self.follower.reach(self.store.position() if position is None else position)
 
     def lag(self) -> Lag:
         """How far behind the log they are, and which events could not be folded."""
         return self.runner.lag()
 
     def close(self) -> None:
-        """Stop following, after one last attempt to catch up a little."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Stop following."""
+        self.follower.close()
         self.views.close()
 
     # ---- the proof, and starting over

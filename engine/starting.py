@@ -155,7 +155,7 @@ def start_of(
         triggered_by=None if came == Trigger(came.kind) else came, is_triggered_by_hook=came.kind == "hook",
         timeout_s=check_timeout(timeout, flow), max_depth=settings.max_depth,
         files=artifacts.root(settings.files), id=new_event_id(), at=at, by=by, trace=trace or new_trace_id(),
-        **asdict(place),
+        **asdict(place.of(flow.options.run_on)),
     )  # fmt: skip
 
 

@@ -136,7 +136,8 @@ class Worker:
         """Store a new run and begin it; `told` hears when that is durable, or why it is refused."""
         # Never two handlers of one run: whoever asks for an id that is on its way is told once it is stored.
         on_its_way = run_id in self.live or self.recovery.holds(run_id)
-        if on_its_way or not self.has_room or self.closing or may_wait(started):
+        elsewhere = may_wait(started) or not self.claims.may_begin(run_id, "", started.run_on)
+        if on_its_way or not self.has_room or self.closing or elsewhere:
             self._store_start(run_id, started, along, told)
             return
         run = Run(flow, run_id, started)
@@ -153,6 +154,9 @@ class Worker:
         brought = run_id in self.live or self.recovery.loads(run_id)
         if may_wait(newborn.started):
             self.following.look_soon()
+            return
+        if not self.claims.may_begin(run_id, "", newborn.started.run_on):
+            self.claims.let_go(run_id)
             return
         if here is None or brought or not self.has_room or self.closing:
             self.recovery.enqueue(run_id)

@@ -33,12 +33,16 @@ class WorkflowOptions(Struct, frozen=True, kw_only=True):
     """A run of it may have runs of it below itself."""
     keep_outputs: bool = False
     """Keep what the steps returned, for `ctx.prior_outputs`."""
+    run_on: str = ""
+    """Tag that a worker must have to execute its runs; empty: any worker."""
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not (is_number(self.timeout) and 0 < self.timeout < LONGEST_S):
             raise ConfigurationError(f"timeout={self.timeout!r}: expected seconds, more than 0, or None")
         if not (self.always is None or inspect.iscoroutinefunction(self.always)):
             raise ConfigurationError(f"always={self.always!r}: expected `async def always(ctx, status)`")
+        if self.run_on:
+            check_name(self.run_on, "run_on")
         if not set(self.compensate_on) <= {"failure", "cancel"}:
             raise ConfigurationError(
                 f"compensate_on={self.compensate_on!r}: expected 'failure', 'cancel', both, or none of them"
@@ -186,6 +190,7 @@ def workflow(
     always: Callable[[Context, str], Coroutine[Any, Any, None]] | None = None,
     recursive: bool = False,
     keep_outputs: bool = False,
+    run_on: str | None = None,
 ) -> Callable[[Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 def workflow(
     fn: Callable[..., Coroutine[Any, Any, Any]] | None = None,
@@ -198,6 +203,7 @@ def workflow(
     always: Callable[[Context, str], Coroutine[Any, Any, None]] | None = None,
     recursive: bool = False,
     keep_outputs: bool = False,
+    run_on: str | None = None,
 ) -> Any:
     """Make an `async def handler(ctx, …)` a workflow.
 
@@ -210,13 +216,14 @@ def workflow(
             not after `terminate` or `continue_as_new`. It cannot change the outcome.
         recursive: a run of it may have runs of it below itself.
         keep_outputs: keep what the steps returned, for `ctx.prior_outputs`.
+        run_on: tag that a worker must have to execute its runs, unless a start names another one.
 
     Raises:
         ConfigurationError: not an `async def` with `ctx` as its first parameter, or a bad option.
     """
     options = WorkflowOptions(
         timeout=timeout, compensate_on=_words(compensate_on), always=always, recursive=recursive,
-        keep_outputs=keep_outputs,
+        keep_outputs=keep_outputs, run_on=run_on or "",
     )  # fmt: skip
 
     def decorate(function: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow[Any, Any]:

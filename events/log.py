@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 from .errors import AppendRefused, RefoldError, StoreError
-from .store import Refusal, Store, Unit
+from .store import Refusal, Store, Unit, read_rows
 
 Done = Callable[[RefoldError | None], None]
 """Told once whether the unit is durable (None) or why it never will be."""
@@ -235,13 +235,13 @@ class Log:
         """
         try:
             for append in unit.appends:
-                found = self.store.read(append.stream, append.expected, 1)
+                found = read_rows(self.store, append.stream, append.expected, 1)
                 return bool(found) and found[0].hash == append.rows[0].hash
             for post in unit.posts:
                 stream = post.stream
                 if stream not in inboxes:
                     after = max(self.store.tail(stream).version - LOOK_BACK, 0)
-                    inboxes[stream] = {row.state for row in self.store.read(stream, after)}
+                    inboxes[stream] = {row.state for row in read_rows(self.store, stream, after)}
                 return post.state in inboxes[stream]
             for digest, _ in unit.blobs:
                 return self.store.blobs(digest[:-1], 1) == [digest]

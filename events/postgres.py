@@ -10,18 +10,16 @@ from msgspec.structs import asdict, astuple
 from psycopg import Connection, errors
 
 from .admission import admit
-from .blobs import checked
 from .errors import AppendRefused, StoreBusy, StoreError
 from .hold import Holder, this_process
 from .postgres_batch import Batch, name_of, text_of, texts
 from .postgres_leases import Leases
-from .postgres_library import LibraryRecorder
+from .postgres_reader import PostgresReader
 from .postgres_server import Server, named_queries
 from .postgres_statement import Statement
-from .queues_postgres import PostgresQueued
 from .store import Refusal, Unit
-from .stream import INBOX, Row, Tail, next_text
-from .work import ANY_WORKER, Work
+from .stream import INBOX, Row, Tail
+from .work import Work
 
 TRIES = 20
 """How often a commit is tried again that met another one: each time somebody else has got on."""
@@ -31,12 +29,11 @@ UNITS = 100
 """Units of a whole log that one statement stores."""
 BACK = 1_000
 """How many commits may become visible before one with a lower number without being missed by `changed`."""
-_EVERYTHING = 2**62
 _TRUE = b"\1"
 _MET_ANOTHER = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
 
 
-class PostgresStore(LibraryRecorder):
+class PostgresStore(PostgresReader):
     """A `Store` in one schema of a database (see `events/store.py` for what each method promises).
 
     Any number of processes may read it and append. Opening checks and, when needed, makes or updates the
@@ -45,7 +42,8 @@ class PostgresStore(LibraryRecorder):
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        self._server = Server(url, create=create)
+        self.server = self._server = Server(url, create=create)
+        """Public for what is kept beside the log."""
         self.url = self._server.address.url
         self._queries = named_queries(self._server.address.schema)
         self._append_all = Statement("append", self._queries["append"])
@@ -56,6 +54,8 @@ class PostgresStore(LibraryRecorder):
         self._own = 0
         """Commits of this object itself since `changed` was asked."""
         self._after = self._counted = 0
+        self.stirred = 0
+        """Grows with every append of this object, and whenever `changed` finds those of others."""
         try:
             self._after = max(self._rows("count_commits", after=0)[0][0] - BACK, 0)
             self.changed()
@@ -95,6 +95,7 @@ class PostgresStore(LibraryRecorder):
 
     def _append(self, connection: Connection[Any], batch: Batch, *, prepare: bool = False) -> bool:
         """False: a stream is not where it is expected to be."""
+        self.stirred += 1
         wanted = self._append_all if batch.works or batch.blobs else self._append_rows
         parameters = batch.parameters() | {"owner": self.leases.owner}
         found = wanted.execute(connection, parameters, prepare=prepare)
@@ -228,82 +229,7 @@ class PostgresStore(LibraryRecorder):
         except (psycopg.Error, UnicodeError) as error:
             raise server.typed(error, "read") from error
 
-    def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
-        """Rows of one stream with version > `after`, in order."""
-        limit = _EVERYTHING if limit is None else limit
-        wanted = {"stream": text_of(stream), "after": after, "limit": limit}
-        found = self._rows("read", **wanted)
-        if found and not found[-1][-1]:  # nobody has asked for the order of the whole log since
-            self.position()
-            found = self._rows("read", **wanted)
-        return [Row(stream, *rest) for _, *rest in found]
-
-    def tail(self, stream: str) -> Tail:
-        """Last version and hash of a stream."""
-        found = self._rows("tails", streams=[text_of(stream)])
-        return Tail(*found[0][1:]) if found else Tail()
-
-    def blob(self, digest: str) -> bytes:
-        """A content by its digest."""
-        found = self._rows("blob", digest=digest)
-        return checked(digest, found[0][0] if found else None, self.url)
-
-    def blobs(self, after: str = "", limit: int = 1000) -> list[str]:
-        """Digests of all contents, greater than `after`, in order."""
-        return [digest for (digest,) in self._rows("blobs", after=after, limit=limit)]
-
-    def scan(self, after: int = 0, limit: int = 1000) -> list[Row]:
-        """Rows of all streams with position > `after`, in the order of commit."""
-        found = self._positioned("scan", after=after, limit=limit)
-        return [Row(name_of(stream), *rest) for stream, *rest in found]
-
-    def position(self) -> int:
-        """Position of the last row."""
-        return int(self._positioned("position")[0][0])
-
     # ---- the dispatch table
-
-    def work(self, run_id: str) -> Work | None:
-        """The run's row of `work`."""
-        found = self._rows("work", run=text_of(run_id))
-        return Work(run_id, *found[0][1:]) if found else None
-
-    def due(self, now: float, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
-        """Runs that want attention: due ones first, then those with mail."""
-        asked: dict[str, Any] = {"limit": limit, "tags": list(tags)}
-        found = dict.fromkeys(name_of(run) for (run,) in self._rows("due", now=now, **asked))
-        if len(found) < limit:
-            found.update(dict.fromkeys(name_of(run) for (run,) in self._rows("mail", **asked)))
-        return list(found)[:limit]
-
-    def mail_elsewhere(self, limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
-        """Runs with mail that wait for a place in a queue, or for a worker with another tag."""
-        found = self._rows("mail_elsewhere", limit=limit, tags=list(tags))
-        return [name_of(run) for (run,) in found]
-
-    def running(self, after: str = "", limit: int = 1000, tags: Sequence[str] = ANY_WORKER) -> list[str]:
-        """Ids of runs in state `running` greater than `after`."""
-        found = self._rows("running", after=text_of(after), limit=limit, tags=list(tags))
-        return [name_of(run) for (run,) in found]
-
-    def next_due(self, now: float, tags: Sequence[str] = ANY_WORKER) -> float | None:
-        """The earliest `due_at` later than `now`."""
-        found: float | None = self._rows("next_due", now=now, tags=list(tags))[0][0]
-        return found
-
-    @property
-    def queued(self) -> PostgresQueued:
-        """What waits in queues."""
-        return PostgresQueued(self._rows)
-
-    def streams(self, prefix: str) -> list[str]:
-        """Names of the streams that begin so, in order."""
-        first = text_of(prefix)
-        return [name_of(name) for (name,) in self._rows("streams", first=first, after=next_text(first))]
-
-    def all_work(self) -> list[tuple[Work, int]]:
-        """The whole `work` table with `mail`."""
-        return [(Work(name_of(run), *rest), mail) for run, *rest, mail in self._rows("all_work")]
 
     def rebuild_work(self, rows: Sequence[tuple[Work, int]]) -> None:
         """Replace the whole `work` table."""
@@ -331,6 +257,7 @@ class PostgresStore(LibraryRecorder):
         if newest - self._after > 2 * BACK:
             self._after = newest - BACK
             ((_, self._counted),) = self._rows("count_commits", after=self._after)
+        self.stirred += moved != own
         return bool(moved != own)
 
     # ---- owning

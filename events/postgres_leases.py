@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from msgspec.structs import asdict
@@ -14,6 +14,17 @@ from .hold import this_process
 from .postgres_batch import name_of, text_of, texts
 from .postgres_server import Server
 from .work import ANY_WORKER
+
+
+class Seen(NamedTuple):
+    """What a look has found."""
+
+    runs: list[str]
+    """Ours, that want attention."""
+    elsewhere: list[str]
+    """With mail, though they wait for a place in a queue, or for a worker with another tag."""
+    next_at: float | None
+    """When something falls due, or the rate of a queue lets another run begin."""
 
 
 class Leases:
@@ -34,8 +45,6 @@ class Leases:
         """Of the runs that this process starts; None: it executes nothing."""
         self.tags: list[str] = list(ANY_WORKER)
         """Of what it executes: runs that want one of these."""
-        self.again_at: float | None = None
-        """When the rate of a queue lets another run begin, by what `due` has found."""
         self._listener: Connection[Any] | None = None
         self.channel = f"refold_{server.address.schema}"
 
@@ -78,21 +87,21 @@ class Leases:
             self._write("bury", owners=gone)
         return len(gone)
 
-    def due(self, now: float, limit: int, skip: list[str], room: int) -> list[str]:
-        """See `Store.due`: of our own runs, and of at most `room` that are nobody's, which become ours.
+    def look(self, now: float, limit: int, skip: list[str], room: int) -> Seen:
+        """What there is to do; of the runs that are nobody's, at most `room` become ours.
 
-        Of those that wait in queues, too, as many as there are places for; see `again_at`.
+        Of those that wait in queues, too, as many as there are places for.
         """
-        asked = {"now": now, "owner": self.owner, "skip": texts(skip), "tags": self.tags}
-        claimed = self._write("claim_due", limit=room, **asked) if room > 0 else []
-        self.again_at = None
-        if (None,) in claimed:
-            claimed.remove((None,))
-            given = self._write("claim_queued", limit=room - len(claimed), **asked)
-            claimed += [(run,) for run, _ in given if run is not None]
-            self.again_at = min((at for _, at in given if at is not None), default=None)
-        ours = self._ask("due_of_ours", limit=limit, now=now, owner=self.owner, skip=texts(skip))
-        return [name_of(run) for run in dict.fromkeys(row[0] for row in (*claimed, *ours))]
+        asked: dict[str, Any] = {"now": now, "owner": self.owner, "skip": texts(skip), "tags": self.tags}
+        found = self._write("look", limit=limit, room=room, **asked)
+        runs = [run for kind, run, _ in found if kind == "mine"]
+        times = [at for kind, _, at in found if kind == "next" and at is not None]
+        if room > len(runs) and any(kind == "queued" for kind, _, _ in found):
+            given = self._write("claim_queued", limit=room - len(runs), **asked)
+            runs += [run for run, _ in given if run is not None]
+            times += [at for _, at in given if at is not None]
+        elsewhere = [name_of(run) for kind, run, _ in found if kind == "elsewhere"]
+        return Seen([name_of(run) for run in dict.fromkeys(runs)], elsewhere, min(times, default=None))
 
     def mailed(self, runs: list[str]) -> list[str]:
         """Those that have messages, and no living worker but perhaps us."""

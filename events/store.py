@@ -4,7 +4,7 @@ SQLite and memory implement it; `refold.testing.StoreConformance` is the suite a
 All methods are synchronous and thread-safe; `commit` is called by one thread at a time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -63,6 +63,15 @@ class Unit(Struct, frozen=True):
     """Contents by digest (SHA-256, hex), of values too large for their events."""
     begins: str = ""
     """The run of a queue that begins with this: where many execute the log, its place must still be ours."""
+
+
+def read_rows(store: "Reading", stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
+    """As `store.read`, for whoever does not ask for positions.
+
+    A store that gives positions afterwards (PostgreSQL) would write them for that, and wait for its disk.
+    """
+    read: Callable[[str, int, int | None], list[Row]] = getattr(store, "read_unplaced", store.read)
+    return read(stream, after, limit)
 
 
 class Refusal(Struct, frozen=True):

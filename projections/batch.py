@@ -293,7 +293,7 @@ def check_values(table: Table, key: Key, values: Sequence[Any]) -> None:
             fits = not column.type.endswith("NOT NULL")
         elif isinstance(value, str):
             value.encode()  # a lone surrogate has no UTF-8 form: UnicodeEncodeError is a ValueError
-            fits = True
+            fits = column.type.startswith("TEXT")  # SQLite would take it anywhere, PostgreSQL does not
         else:
             fits = isinstance(value, float | bytes) or (isinstance(value, int) and abs(value) < 2**63)
         if not fits:

@@ -11,7 +11,7 @@ from .children import CHILDREN
 from .context import CONTEXT
 from .fan_out_items import FAN_OUT_ITEMS
 from .fan_outs import FAN_OUTS
-from .records import Record, select, tables
+from .records import Record, select
 from .runs import RUNS
 from .views import Views
 
@@ -47,13 +47,14 @@ def tree_cost(views: Views, run_id: str) -> Cost:
 
     Unlike `runs.total_usd`, it has what children have spent that are not over.
     """
-    if RUNS.table.name not in tables(views):
+    if not views.has(RUNS.table.name):
         return Cost(Decimal(0), 0, 0, 0, 0, 0)
     rows = views.query(
-        "WITH RECURSIVE tree(id) AS (SELECT ? UNION SELECT r.run_id FROM tree CROSS JOIN runs r "
-        "INDEXED BY runs_9 ON r.parent_id = tree.id AND r.parent_id <> '' AND r.detached = 0) "
+        "WITH RECURSIVE tree(id) AS (SELECT run_id FROM runs WHERE run_id = ? "
+        f"UNION SELECT r.run_id FROM tree CROSS JOIN {views.source('runs', 'r', index='runs_9')} "
+        "WHERE r.parent_id = tree.id AND r.parent_id <> '' AND r.detached = 0) "
         "SELECT cost_usd, input_tokens, output_tokens, cache_tokens, turns FROM tree CROSS JOIN runs "
-        "ON run_id = id",
+        "WHERE run_id = id",
         (run_id,),
     )
     sent, received, cached, turns = (sum(row[place] for row in rows) for place in range(1, 5))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..events.errors import RunNotFound
-from .records import Record, select, tables
+from .records import Record, select
 from .runs import RUNS
 from .steps import STEPS
 from .views import Views
@@ -36,7 +36,7 @@ def current(views: Views, run_id: str) -> Record:
 
 
 def _chain(views: Views, run_id: str) -> list[str]:
-    if RUNS.table.name not in tables(views):
+    if not views.has(RUNS.table.name):
         raise RunNotFound(run_id)
     rows = views.query(
         "WITH RECURSIVE above(run_id, workflow, parent_id, height) AS ("
@@ -82,10 +82,10 @@ def unfinished(views: Views) -> dict[str, int]:
 
 
 def _unfinished(views: Views, condition: str, *parameters: str) -> dict[str, int]:
-    if RUNS.table.name not in tables(views):
+    if not views.has(RUNS.table.name):
         return {}
     sql = (
-        f"SELECT status, COUNT(*) FROM runs INDEXED BY runs_4 WHERE ended_at IS NULL {condition} "
+        f"SELECT status, COUNT(*) FROM {views.source('runs', index='runs_4')} WHERE ended_at IS NULL {condition} "
         "GROUP BY status ORDER BY status"
     )
     return dict(views.query(sql, parameters))

@@ -78,6 +78,11 @@ class Table(Struct, frozen=True):
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns)
 
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """Columns that are not rare."""
+        return tuple(name for name in self.names if name not in self.rare)
+
 
 def table(
     name: str,

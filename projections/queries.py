@@ -20,8 +20,8 @@ from .belongings import (
 from .costs import COSTS
 from .inbox_list import due_timers, find_gate, list_gates, list_timers, list_waits, waiting_for
 from .projection import Table
-from .records import Record, record, select, shown, tables
-from .run_list import LIST_COLUMNS, Page, count_runs, drift, list_runs
+from .records import Record, record, select, shown
+from .run_list import LIST_COLUMNS, Page, count_runs, drift, list_runs, locked_runs
 from .runs import RUNS
 from .steps import STEPS
 from .views import Views
@@ -30,7 +30,7 @@ __all__ = [
     "LIST_COLUMNS", "Cost", "Page", "Record", "Total", "context_history", "count_runs", "drift", "due_timers",
     "edges", "find_gate", "get_context", "get_run", "list_artifacts", "list_checkpoints", "list_children",
     "list_costs", "list_fan_outs", "list_gates", "list_items", "list_runs", "list_steps", "list_timers",
-    "list_waits", "read_table", "record", "total_costs", "tree_cost", "waiting_for",
+    "list_waits", "locked_runs", "read_table", "record", "total_costs", "tree_cost", "waiting_for",
 ]  # fmt: skip
 
 
@@ -54,9 +54,9 @@ def read_table(views: Views, table: Table, limit: int = 1000, **equal: Any) -> l
     for name in equal:
         if name not in known:
             raise ConfigurationError(f"{table.name} has no column {name!r}; it has {', '.join(known)}")
-    where = " AND ".join(f"{name} IS ?" for name in equal) or "1"
-    tail = f"WHERE {where} ORDER BY {', '.join(table.key)} LIMIT ?"
-    return select(views, table, tail, *equal.values(), limit)
+    where = [f"{name} IS NULL" if value is None else f"{name} = ?" for name, value in equal.items()]
+    tail = f"{'WHERE' if where else ''} {' AND '.join(where)} ORDER BY {', '.join(table.key)} LIMIT ?"
+    return select(views, table, tail, *(value for value in equal.values() if value is not None), limit)
 
 
 def get_run(views: Views, run_id: str) -> Record | None:
@@ -83,7 +83,7 @@ def list_steps(
 
 def edges(views: Views, run_id: str) -> list[Record]:
     """Its edges, with the readable keys of both steps."""
-    if not {"step_edges", "steps"} <= tables(views):
+    if not views.has("step_edges", "steps"):
         return []
     rows = views.query(
         "SELECT e.from_step, e.to_step, f.key, t.key FROM step_edges e "

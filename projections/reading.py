@@ -60,6 +60,13 @@ class RunStarted(Seen, frozen=True, gc=False, kw_only=True):
     carried: tuple[Carried, ...] = ()
     forked_from: str = ""
     forked_at: int = 0
+    triggered_by: Raw = field(default_factory=lambda: Raw(b"null"))
+    start_at: str | None = None
+    queue: str = ""
+    priority: int = 0
+    queue_key: str = ""
+    run_on: str = ""
+    lock: str = ""
 
 
 class RunClaimed(Seen, frozen=True, gc=False):

@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from sqlite3 import Connection
+from time import sleep
 from typing import Any
 
 from msgspec import Struct
@@ -12,10 +12,14 @@ from msgspec import Struct
 from ..events.errors import ConfigurationError, SchemaMismatch
 from .projection import Key, Projection, Table, Value
 from .runner import Log, Runner, check_names
-from .views import Views, create_indexes, schema_of, table_name
+from .views import Standing, Views, schema_of, table_name
+from .views_sqlite import SqliteViews
 
 BATCH = 5_000
 """Events per transaction of a build; a live runner gets its turn between two of them."""
+
+STILL_S = 0.5
+"""Who builds the same tables and has not got on for so long is helped out."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of events folded so far, and how many there are."""
@@ -48,32 +52,36 @@ def open_runner(
     Raises `SchemaMismatch` for tables of a newer version.
     """
     check_names(projections)
-    _drop_strangers(log, views, projections)
+    _drop_strangers(log, views, projections, "live")
     found = views.standings()
     old = [
         p.name
         for p in projections
         if p.name in found
         and found[p.name].version <= p.version
-        and (found[p.name].version, found[p.name].schema) != (p.version, schema_of(p.table))
+        and (found[p.name].version, found[p.name].schema) != _wanted(p)
     ]
     if old:
-        rebuild(log, views, projections, old, progress)
+        rebuild(log, views, projections, old, progress, anew=not views.shared)
     runner = Runner(log, views, projections)
     _ = runner.position  # refuses newer tables now, not at the first event
     return runner
 
 
-def _drop_strangers(log: Log, views: Views, projections: Sequence[Projection]) -> None:
+def _drop_strangers(log: Log, views: Views, projections: Sequence[Projection], slot: str) -> None:
+    found, ours = views.standings(slot), dict[Standing, bool]()
     for p in projections:
-        standing = views.standings().get(p.name)
+        standing = found.get(p.name)
         if standing is None or not standing.position:
             continue
-        last = log.scan(standing.position - 1, 1)
-        if not last or (last[0].position, last[0].hash) != (standing.position, standing.anchor):
-            with views.writing() as connection:
-                if views.standings().get(p.name) == standing:
-                    _drop(connection, p, "live")
+        place = Standing(0, "", standing.position, standing.anchor)
+        if place not in ours:
+            last = log.scan(standing.position - 1, 1)
+            ours[place] = bool(last) and (last[0].position, last[0].hash) == (place.position, place.anchor)
+        if not ours[place]:
+            with views.writing():
+                if views.standings(slot).get(p.name) == standing:
+                    _drop(views, p, slot)
 
 
 def rebuild(
@@ -82,11 +90,15 @@ def rebuild(
     projections: Sequence[Projection],
     names: Sequence[str] | None = None,
     progress: Progress | None = None,
+    *,
+    anew: bool = True,
 ) -> int:
     """Build the tables of these projections (all when `names` is None) beside the live ones, then swap.
 
     Readers see the old rows until the swap, which is one transaction; a live runner goes on meanwhile.
-    Returns the number of events folded. Raises `SchemaMismatch` when a live table is of a newer version.
+    Several processes that build the same tables build them together, one at a time; `anew=False` goes on
+    with what others have begun. Returns the number of events folded. Raises `SchemaMismatch` when a live
+    table is of a newer version.
     """
     chosen = _chosen(projections, names)
     for p in chosen:
@@ -96,15 +108,43 @@ def rebuild(
                 f"{views.place}: {p.name} has version {standing.version}, this Refold only knows how to "
                 f"build version {p.version}; upgrade this process"
             )
-    with views.writing() as connection:
-        for p in chosen:
-            _drop(connection, p, "building")  # what a build that was killed has left
+    _clear(log, views, chosen, anew=anew)
     builder = Runner(log, views, chosen, slot="building")
-    with _much_memory(views):
-        done = _run(builder, log, progress)
-        while not _swap(views, chosen):
-            done += _run(builder, log, None)
+    with views.filling():
+        done = 0
+        while anew or not _current(views, chosen):
+            done += _run(builder, log, progress)
+            if _swap(views, chosen):
+                break
+            progress = None
     return done
+
+
+def _clear(log: Log, views: Views, chosen: Sequence[Projection], *, anew: bool) -> None:
+    """Drop what a build that was killed has left, unless it is good enough to go on with."""
+    _drop_strangers(log, views, chosen, "building")
+    with views.writing():
+        found = views.standings("building")
+        for p in chosen:
+            begun = found.get(p.name)
+            if anew or (begun is not None and (begun.version, begun.schema) != _wanted(p)):
+                _drop(views, p, "building")
+
+
+def _wanted(projection: Projection) -> tuple[int, str]:
+    return projection.version, schema_of(projection.table)
+
+
+def _current(views: Views, chosen: Sequence[Projection]) -> bool:
+    """Whether the live tables are those of this code: another process has put them there."""
+    live = views.standings()
+    return all(p.name in live and (live[p.name].version, live[p.name].schema) == _wanted(p) for p in chosen)
+
+
+def _overtaken(views: Views, chosen: Sequence[Projection]) -> bool:
+    """Whether another process, which built the same after we had begun, has put them in their place."""
+    built = views.standings("building")
+    return not any(p.name in built for p in chosen) and _current(views, chosen)
 
 
 def _run(runner: Runner, log: Log, progress: Progress | None, until: int | None = None) -> int:
@@ -113,10 +153,25 @@ def _run(runner: Runner, log: Log, progress: Progress | None, until: int | None 
         with _without_gc():
             folded = runner.catch_up(BATCH, until=until)
         done += folded
+        if runner.views.shared and not runner.alone:
+            _stand_by(runner)
+            if runner.slot == "building" and _overtaken(runner.views, runner.projections):
+                return done
         if progress is not None and folded:
             progress(done, max(done, log.position() if until is None else until))
         if not folded and runner.position >= (log.position() if until is None else until):
             return done
+
+
+def _stand_by(runner: Runner) -> None:
+    """Let another process fold that is at it, until it has not got on for a while, or has got there."""
+    position = runner.position
+    while position < runner.log.position():
+        before = position
+        sleep(STILL_S)
+        position = runner.position
+        if position <= before:
+            break
 
 
 @contextmanager
@@ -131,50 +186,39 @@ def _without_gc() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def _much_memory(views: Views) -> Iterator[None]:
-    """64 MiB for pages instead of 2 while a table grows from nothing: a sixth less time per row."""
-    run = views.connection.execute
-    (usual,) = run("PRAGMA cache_size").fetchone()
-    run("PRAGMA cache_size = -65536")
-    try:
-        yield
-    finally:
-        run(f"PRAGMA cache_size = {usual}")
-        run("PRAGMA shrink_memory")
-
-
 def _swap(views: Views, chosen: Sequence[Projection]) -> bool:
     """Put the tables that were built in the place of the live ones, unless those have come further."""
-    with views.writing() as connection:
+    with views.writing():
         live, built = views.standings(), views.standings("building")
+        if _overtaken(views, chosen):
+            return True
         for p in chosen:
             if p.name not in built or (p.name in live and live[p.name].position > built[p.name].position):
                 return False
         for p in chosen:
-            _drop(connection, p, "live")
-            connection.execute(f"ALTER TABLE {table_name(p, 'building')} RENAME TO {p.table.name}")
-            for statement in create_indexes(p.table):
-                connection.execute(statement)
-            connection.execute(
-                "UPDATE projections SET slot = 'live' WHERE name = ? AND slot = 'building'", (p.name,)
-            )
-            for table in ("parked_events", "unknown_events"):
-                connection.execute(
-                    f"UPDATE {table} SET slot = 'live' WHERE projection = ? AND slot = 'building'", (p.name,)
+            views.put_live(p.table, table_name(p, "building"))
+            _forget(views, p, "live")
+            for table, name in _BOOKS:
+                views.run(
+                    f"UPDATE {table} SET slot = 'live' WHERE {name} = ? AND slot = 'building'", (p.name,)
                 )
     return True
 
 
-def _drop(connection: Connection, projection: Projection, slot: str) -> None:
-    (found,) = connection.execute(
+_BOOKS = (("projections", "name"), ("parked_events", "projection"), ("unknown_events", "projection"))
+
+
+def _drop(views: Views, projection: Projection, slot: str) -> None:
+    ((found,),) = views.query(
         "SELECT MAX(version) FROM projections WHERE name = ? AND slot = ?", (projection.name, slot)
-    ).fetchone()
-    name = table_name(projection, slot) if found is None else table_name(projection, slot, found)
-    connection.execute(f"DROP TABLE IF EXISTS {name}")
-    connection.execute("DELETE FROM projections WHERE name = ? AND slot = ?", (projection.name, slot))
-    for table in ("parked_events", "unknown_events"):
-        connection.execute(f"DELETE FROM {table} WHERE projection = ? AND slot = ?", (projection.name, slot))
+    )
+    views.run(f"DROP TABLE IF EXISTS {table_name(projection, slot, found)}")
+    _forget(views, projection, slot)
+
+
+def _forget(views: Views, projection: Projection, slot: str) -> None:
+    for table, name in _BOOKS:
+        views.run(f"DELETE FROM {table} WHERE {name} = ? AND slot = ?", (projection.name, slot))
 
 
 def _chosen(projections: Sequence[Projection], names: Sequence[str] | None) -> list[Projection]:
@@ -203,22 +247,22 @@ def check(
     chosen = _chosen(projections, names)
     _run(Runner(log, views, chosen), log, None)
     differences: list[Difference] = []
-    with views.reading() as live:
+    with views.reading():
         standings = views.standings()
         by_position = sorted(chosen, key=lambda p: standings[p.name].position if p.name in standings else 0)
         for position, group in groupby(by_position, lambda p: standings[p.name].position):
             same = list(group)
-            scratch = Views(None, scratch=True)
+            scratch = SqliteViews(None, scratch=True)
             try:
                 _run(Runner(log, scratch, same), log, progress, until=position)
                 for p in same:
-                    differences += _compare(p.table, live, scratch.connection, limit - len(differences))
+                    differences += _compare(p.table, views, scratch, limit - len(differences))
             finally:
                 scratch.close()
     return differences
 
 
-def _compare(table: Table, live: Connection, built: Connection, limit: int) -> list[Difference]:
+def _compare(table: Table, live: Views, built: Views, limit: int) -> list[Difference]:
     found: list[Difference] = []
     for mine, right in _pairs(_rows(table, live), _rows(table, built), len(table.key)):
         if len(found) >= limit:
@@ -238,9 +282,9 @@ def _compare(table: Table, live: Connection, built: Connection, limit: int) -> l
     return found[:limit]
 
 
-def _rows(table: Table, connection: Connection) -> Iterator[tuple[Any, ...]]:
+def _rows(table: Table, views: Views) -> Iterator[tuple[Any, ...]]:
     order = ", ".join(table.key)
-    return connection.execute(f"SELECT {', '.join(table.names)} FROM {table.name} ORDER BY {order}")
+    return views.rows(f"SELECT {', '.join(table.names)} FROM {table.name} ORDER BY {order}")
 
 
 def _pairs(

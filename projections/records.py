@@ -62,20 +62,15 @@ def shown(table: Table) -> tuple[str, ...]:
     return tuple(column.name for column in table.columns if column.form != "hidden")
 
 
-def tables(views: Views) -> set[str]:
-    """Names of the tables that are there: none before the first event is folded."""
-    return {name for (name,) in views.query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-
-
 def select(
-    views: Views, table: Table, tail: str, *parameters: Any, columns: Sequence[str] = (), source: str = ""
+    views: Views, table: Table, tail: str, *parameters: Any, columns: Sequence[str] = ()
 ) -> list[Record]:
-    """Rows of a table; `source` is what comes after FROM when that is more than its name."""
-    if table.name not in tables(views):
+    """Rows of a table; `tail` is what comes after its name."""
+    if not views.has(table.name):
         return []
     names = columns or shown(table)
     by_name = {column.name: column for column in table.columns}
     chosen = [by_name[name] for name in names]
     listed = ", ".join(f"{table.name}.{name}" for name in names)
-    sql = f"SELECT {listed} FROM {source or table.name} {tail}"
+    sql = f"SELECT {listed} FROM {table.name} {tail}"
     return [record(chosen, values) for values in views.query(sql, parameters)]

@@ -33,8 +33,13 @@ def _started(row: RunState, event: r.RunStarted) -> None:
     )
     if event.carried:
         row.state.kept.carry(signal.name for signal in event.carried)
+    came = bytes(event.triggered_by)
+    row.triggered_by = None if came == _NULL else came.decode()
+    row.start_at = None if event.start_at is None else utc(event.start_at)
+    row.queue, row.priority, row.queue_key = event.queue, event.priority, event.queue_key
+    row.run_on, row.lock = event.run_on, event.lock
     if event.timeout_s:
-        deadline = datetime.fromisoformat(row.started_at) + timedelta(seconds=event.timeout_s)
+        deadline = datetime.fromisoformat(row.start_at or row.started_at) + timedelta(seconds=event.timeout_s)
         row.timeout_s, row.deadline_at = event.timeout_s, utc(deadline.isoformat())
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from ..events.errors import ValueRefused
 from .asked import moment_asked, one_of, page_size, some_of
 from .attributes import RUN_ATTRIBUTES
-from .records import Record, record, tables
+from .records import Record, record
 from .runs import RUNS
 from .status import Attention, RunStatus
 from .views import Views
@@ -62,11 +62,10 @@ class Source(Struct, frozen=True):
     def at(self) -> str:
         return "runs.started_at" if self.label is None else "labels.since"
 
-    @property
-    def tables(self) -> str:
+    def tables(self, views: Views) -> str:
         if self.label is None:
-            return f"runs INDEXED BY {self.index}"
-        return f"run_attributes labels INDEXED BY {self.index} CROSS JOIN runs ON runs.run_id = labels.run_id"
+            return views.source("runs", index=self.index)
+        return f"{views.source('run_attributes', 'labels', index=self.index)} CROSS JOIN runs"
 
 
 def list_runs(
@@ -79,6 +78,8 @@ def list_runs(
     blocked_on: str | None = None,
     parent: str | None = None,
     root: str | None = None,
+    trigger: str | None = None,
+    lock: str | None = None,
     attributes: Mapping[str, Any] | None = None,
     started_after: str | datetime | None = None,
     started_before: str | datetime | None = None,
@@ -94,6 +95,8 @@ def list_runs(
         blocked_on: a type of `runs.blocked_on`: `approval`, `event`, `child`, `timer` …
         parent: its children.
         root: all runs of a family, the one at the top included.
+        trigger: what started it: a value of `runs.trigger`.
+        lock: the runs that have held, or hold, this concurrency key.
         attributes: labels that the run has, each with this value.
         started_after, started_before: moments, or ISO 8601 texts (UTC when they name no zone); the first is
             included.
@@ -110,11 +113,12 @@ def list_runs(
     after = None if cursor is None else _position(cursor)
     since = moment_asked("started_after", started_after)
     until = moment_asked("started_before", started_before)
-    if not {RUNS.table.name, RUN_ATTRIBUTES.table.name} <= tables(views):
+    if not views.has(RUNS.table.name, RUN_ATTRIBUTES.table.name):
         return Page([], None)
     given = {
         "attention": attention, "workflow": workflow, "version": version,
         "blocked_type": blocked_on, "parent_id": parent, "root_id": root,
+        "trigger": trigger, "lock": lock,
     }  # fmt: skip
     equal = {name: value for name, value in given.items() if value is not None}
     where, parameters = _conditions(equal, statuses, dismissed)
@@ -195,6 +199,9 @@ def _ways(
         yield (
             Source("runs_8", ("runs.blocked_type <> ''", "runs.blocked_type = ?"), (equal["blocked_type"],)),
         )
+    if equal.get("trigger") not in (None, "manual", "parent"):
+        rare = ("runs.trigger NOT IN ('manual', 'parent')", "runs.trigger = ?")
+        yield (Source("runs_12", rare, (equal["trigger"],)),)
     if "parent_id" in equal:
         yield (Source("runs_9", ("runs.parent_id <> ''", "runs.parent_id = ?"), (equal["parent_id"],)),)
     if "root_id" in equal:
@@ -217,7 +224,8 @@ def _ways(
 def _versions(views: Views, workflow: str) -> list[str]:
     """The versions of a workflow that have runs, one step through the index for each."""
     sql = (
-        "SELECT MIN(version) FROM runs INDEXED BY runs_3 WHERE dismissed = 0 AND workflow = ? AND version > ?"
+        f"SELECT MIN(version) FROM {views.source('runs', index='runs_3')} "
+        "WHERE dismissed = 0 AND workflow = ? AND version > ?"
     )
     found: list[str] = []
     last = ""
@@ -233,10 +241,10 @@ def _of_label(place: int, key: str, value: str) -> Source:
 
 
 def _count(views: Views, source: Source) -> int:
-    inner = "run_attributes labels" if source.label is not None else "runs"
+    table, alias = ("run_attributes", "labels") if source.label is not None else ("runs", "")
     sql = (
-        f"SELECT COUNT(*) FROM (SELECT 1 FROM {inner} INDEXED BY {source.index} "
-        f"WHERE {' AND '.join(source.where)} LIMIT {PROBE})"
+        f"SELECT COUNT(*) FROM (SELECT 1 FROM {views.source(table, alias, index=source.index)} "
+        f"WHERE {' AND '.join(source.where)} LIMIT {PROBE}) AS few"
     )
     count: int = views.query(sql, source.parameters)[0][0]
     return count
@@ -274,6 +282,8 @@ def _rows(
     since: str | None, limit: int, after: tuple[str, str] | None,
 ) -> list[tuple[Any, ...]]:  # fmt: skip
     conditions, values = [*source.where, *where], [*source.parameters, *parameters]
+    if source.label is not None:
+        conditions.append("runs.run_id = labels.run_id")
     run_id = "runs.run_id" if source.label is None else "labels.run_id"
     if source.label is not None and since is not None:
         conditions.append("labels.since >= ?")  # never before the start, so the index can stop there
@@ -282,10 +292,21 @@ def _rows(
         conditions.append(f"({source.at}, {run_id}) < (?, ?)")
         values += after
     sql = (
-        f"SELECT {source.at}, runs.run_id, {_SELECT} FROM {source.tables} WHERE {' AND '.join(conditions)} "
+        f"SELECT {source.at}, runs.run_id, {_SELECT} FROM {source.tables(views)} WHERE {' AND '.join(conditions)} "
         f"ORDER BY {source.at} DESC, {run_id} DESC LIMIT ?"
     )
     return views.query(sql, [*values, limit])
+
+
+def locked_runs(views: Views, limit: int = 1_000) -> list[tuple[str, str]]:
+    """Keys and run ids of those that hold a concurrency key and have not ended, by key."""
+    if not views.has(RUNS.table.name):
+        return []
+    sql = (
+        f"SELECT lock, run_id FROM {views.source('runs', index='runs_11')} "
+        "WHERE lock <> '' AND ended_at IS NULL ORDER BY lock LIMIT ?"
+    )
+    return [(key, run_id) for key, run_id in views.query(sql, [limit])]
 
 
 # ---- counts ---------------------------------------------------------------------------------------------
@@ -305,7 +326,7 @@ def count_runs(views: Views, by: str = "status") -> dict[str, int]:
     """
     if by not in _COUNTS:
         raise ValueRefused(f"runs are not counted by {by!r}; by {', '.join(_COUNTS)}")
-    if RUNS.table.name not in tables(views):
+    if not views.has(RUNS.table.name):
         return {}
     return dict(sorted(views.query(_COUNTS[by])))
 
@@ -315,11 +336,12 @@ def drift(views: Views) -> list[Record]:
 
     Shape: `[{"workflow": "checkout", "version": "1", "status": "waiting", "runs": 12}, …]`.
     """
-    if RUNS.table.name not in tables(views):
+    if not views.has(RUNS.table.name):
         return []
     names = ("workflow", "version", "status", "runs")
     rows = views.query(
-        "SELECT workflow, version, status, COUNT(*) FROM runs INDEXED BY runs_4 WHERE ended_at IS NULL "
+        f"SELECT workflow, version, status, COUNT(*) FROM {views.source('runs', index='runs_4')} "
+        "WHERE ended_at IS NULL "
         "GROUP BY workflow, version, status ORDER BY workflow, version, status"
     )
     return [dict(zip(names, row, strict=True)) for row in rows]

@@ -113,10 +113,18 @@ NOTHING = encode(Open())
 def derive(row: RunRow, state: Open) -> None:
     """The columns of a run that is not over which follow from the state alone."""
     row.status = _status(state)
-    reason = {"type": "paused"} if state.paused else _blocked_on(state) if state.waiting else None
+    early = row.start_at is not None and not state.begun
+    reason: dict[str, Any] | None = None
+    if state.paused:
+        reason = {"type": "paused"}
+    elif early:
+        reason = {"type": "timer", "timer": 0, "due_at": row.start_at}
+    elif state.waiting:
+        reason = _blocked_on(state)
     row.blocked_on = None if reason is None else encode(reason).decode()
     row.blocked_type = "" if reason is None else str(reason["type"])
-    row.blocked_since = row.paused_since if state.paused else state.blocked_since if state.waiting else None
+    since = row.started_at if early else state.blocked_since if state.waiting else None
+    row.blocked_since = row.paused_since if state.paused else since
     row.steps_running, row.children_running = len(state.running), len(state.children)
     row.gates_open = len(state.gates)
     row.attention_next_at = min(state.retries.values(), default=None)

@@ -31,8 +31,8 @@ class RunRow(Struct, gc=False):
             '`{"type":"approval","gate":4,"name":"approval#1","approvals_needed":2,"due_at":…}` (or `input`; '
             '`due_at` when there is a deadline), `{"type":"event","wait":2,"name":"go","due_at":…}`, '
             '`{"type":"child","child":5,"run_id":…}`, `{"type":"retry","step":1,"due_at":…}` or '
-            '`{"type":"timer","timer":3,"due_at":…}`; the first of these kinds that is open. A paused run: '
-            '`{"type":"paused"}`.',
+            '`{"type":"timer","timer":3,"due_at":…}`; the first of these kinds that is open. One that is not '
+            'to begin yet: `{"type":"timer","timer":0,"due_at":…}`. A paused run: `{"type":"paused"}`.',
             "json",
         ),
     ] = None
@@ -51,7 +51,27 @@ class RunRow(Struct, gc=False):
     attention_reason: Annotated[str | None, column("In words; for `retrying` the last error.")] = None
     attention_next_at: Annotated[str | None, column("When it will be tried again, if by itself.")] = None
     key: Annotated[str, column("Idempotency key given to `start`, or empty.")] = ""
-    trigger: Annotated[str, column("What started it: `manual`, …")] = ""
+    trigger: Annotated[
+        str,
+        column(
+            "What started it: `manual`, `api`, `cli`, `webhook`, `schedule`, `event`, `parent`, `hook`, "
+            "`retry`, `fork`, `continue_as_new`, or a word of the program's own."
+        ),
+    ] = ""
+    triggered_by: Annotated[
+        str | None,
+        column(
+            'What belongs to it: `{"kind":"webhook","path":"/orders"}`, `{"kind":"schedule","name":"nightly",'
+            '"nominal_at":…}`; None: nothing, or another column has it.',
+            "json",
+        ),
+    ] = None
+    start_at: Annotated[str | None, column("Not to begin before; None: at once.")] = None
+    queue: Annotated[str, column("The queue in which it waits for its place, or empty.")] = ""
+    priority: Annotated[int, column("In its queue: the lower the sooner.")] = 0
+    queue_key: Annotated[str, column("Whose run it is in its queue, or empty.")] = ""
+    run_on: Annotated[str, column("Tag that a worker must have to execute it, or empty.")] = ""
+    lock: Annotated[str, column("The concurrency key that it holds until it ends, or empty.")] = ""
     started_by: Annotated[str, column("Who started it.")] = ""
     attributes: Annotated[
         str, column("Labels, as given to `start` and changed since: a JSON object.", "json")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from sqlite3 import Connection
+from time import monotonic, sleep
 from typing import Protocol
 
 from msgspec import Struct
@@ -20,7 +20,11 @@ from .batch import (
     routes as make_routes,
 )
 from .projection import Key, Projection, Value
-from .views import Parked, Standing, UnknownEvents, Views, create_indexes, create_table, schema_of, table_name
+from .views import Changes, Parked, Standing, UnknownEvents, Views, schema_of, table_name
+
+PATIENCE_S = 10.0
+"""How long to wait for another process that holds the tables and does not get on."""
+PAUSE_S = 0.01
 
 Fold = Callable[[list[Entry], list[Reader], Routes], None]
 
@@ -78,7 +82,7 @@ class Runner:
         self.log, self.views, self.slot = log, views, slot
         self.projections = tuple(projections)
         check_names(self.projections)
-        self._tables = [_Stored(p, slot) for p in self.projections]
+        self._tables = [_Stored(p, slot, views) for p in self.projections]
         self._readers = {
             stored.name: Reader(stored.projection, self._fetcher(stored), self._key_fetcher(stored))
             for stored in self._tables
@@ -90,6 +94,8 @@ class Runner:
         """Of the last batch: what they have learnt of runs holds as long as no other batch comes between."""
         self._standings: dict[str, Standing] = {}
         """As this runner left them; its rows in memory are those of the file as long as it finds them so."""
+        self.alone = False
+        """Whether nobody else had folded anything between the last two batches."""
 
     def _fetcher(self, stored: "_Stored") -> Fetch:
         def fetch(key: Key) -> tuple[Value, ...] | None:
@@ -160,6 +166,7 @@ class Runner:
             return self._batch(max_events, end, fold_fast)
         except StoreBusy:
             self._forget()
+            self.alone = False
             return 0
         except StoreError:
             self._forget()
@@ -167,6 +174,15 @@ class Runner:
         except Exception:  # whatever a projection raised: find the event, park it
             self._forget()
             return self._batch(max_events, end, fold_carefully)
+
+    def reach(self, position: int, max_events: int = 2_000) -> None:
+        """Fold up to this position, or have whoever is at it do it. Raises a `StoreError`."""
+        last = monotonic()
+        while (before := self.position) < position and monotonic() - last < PATIENCE_S:
+            if self.catch_up(max_events):
+                last = monotonic()
+            elif self.position == before:
+                sleep(PAUSE_S)
 
     def _forget(self) -> None:
         self._standings, self._last = {}, None
@@ -176,14 +192,16 @@ class Runner:
     def _batch(
         self, max_events: int, end: int, fold: Callable[[list[Entry], list[Reader], Routes], None]
     ) -> int:
-        with self.views.writing() as connection:
+        with self.views.writing():
             found = self._find()
-            if self._create_missing(connection, found):
+            if self._create_missing(found):
                 found = self._find()
+            self.alone = True
             for name, standing in found.items():
                 if self._standings.get(name) != standing:  # another process has been here
                     self._readers[name].forget_all()
                     self._last = None
+                    self.alone = self.alone and not standing.position
             after = min(standing.position for standing in found.values())
             behind = [stored for stored in self._tables if found[stored.name].position == after]
             stop = min((s.position for s in found.values() if s.position > after), default=end)
@@ -191,26 +209,27 @@ class Runner:
             if not entries:
                 self._standings = found
                 return 0
+            self.views.notice(entry.state for entry in entries)
             routes = self._routes_of(behind)
             fold(entries, [self._readers[stored.name] for stored in behind], routes)
             for stored in behind:
-                found[stored.name] = self._write(connection, stored, entries[-1])
-            self._advance(connection, [stored.name for stored in behind], after, entries[-1])
+                found[stored.name] = self._write(stored, entries[-1])
+            self._advance([stored.name for stored in behind], after, entries[-1])
         self._standings, self._last = found, routes
         for stored in behind:
             self._readers[stored.name].forget_changes()
         return len(entries)
 
-    def _create_missing(self, connection: Connection, found: dict[str, Standing]) -> bool:
+    def _create_missing(self, found: dict[str, Standing]) -> bool:
         """Whether a table had to be made: only one that stands at 0 may not be there yet."""
         if all(standing.position for standing in found.values()):
             return False
         known = self.views.standings(self.slot)
         missing = [stored for stored in self._tables if stored.name not in known]
         for stored in missing:
-            stored.create(connection, indexes=self.slot == "live")
+            self.views.create(stored.projection.table, stored.table, indexes=self.slot == "live")
             new = (stored.name, self.slot, stored.version, stored.schema, 0, GENESIS)
-            connection.execute(ADD_STANDING, new)
+            self.views.run(ADD_STANDING, new)
         return bool(missing)
 
     def _routes_of(self, behind: list["_Stored"]) -> Routes:
@@ -222,20 +241,20 @@ class Runner:
             found.quiet.clear()
         return found
 
-    def _advance(self, connection: Connection, names: list[str], after: int, last: Entry) -> None:
+    def _advance(self, names: list[str], after: int, last: Entry) -> None:
         """One statement for all: 14 of them took a third of the time of a batch of a dozen events."""
         values = (last.position, last.hash, self.slot, after)
         if self._strangers:
             marks = ", ".join("?" * len(names))
-            connection.execute(f"{ADVANCE} AND name IN ({marks})", (*values, *names))
+            self.views.run(f"{ADVANCE} AND name IN ({marks})", (*values, *names))
         else:
-            connection.execute(ADVANCE, values)
+            self.views.run(ADVANCE, values)
 
-    def _write(self, connection: Connection, stored: "_Stored", last: Entry) -> Standing:
+    def _write(self, stored: "_Stored", last: Entry) -> Standing:
         reader, name, slot = self._readers[stored.name], stored.name, self.slot
         if reader.dirty:
-            stored.write(connection, reader)
-        run = connection.execute
+            stored.write(changes_of(reader))
+        run = self.views.run
         for parked in reader.parked:
             row = (parked.position, parked.stream, parked.version, parked.tag, parked.error)
             run(ADD_PARKED, (name, slot, *row))
@@ -254,19 +273,14 @@ ADD_PARKED = (
 )
 ADD_UNKNOWN = (
     "INSERT INTO unknown_events (projection, slot, tag, events, first_position) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET events = events + excluded.events"
+    "ON CONFLICT (projection, slot, tag) DO UPDATE SET events = unknown_events.events + excluded.events"
 )
-
-
-def _upsert(table: str, names: Sequence[str]) -> str:
-    marks = ", ".join("?" * len(names))
-    return f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({marks})"
 
 
 class _Stored:
     """The SQL of one projection's table in one slot."""
 
-    def __init__(self, projection: Projection, slot: str) -> None:
+    def __init__(self, projection: Projection, slot: str, views: Views) -> None:
         table = projection.table
         self.projection, self.name, self.version = projection, projection.name, projection.version
         self.schema = schema_of(table)
@@ -275,43 +289,30 @@ class _Stored:
         self.select = f"SELECT {columns} FROM {self.table} WHERE {where}"
         keys = ", ".join(table.key)
         self.select_keys = f"SELECT {keys} FROM {self.table} WHERE {table.key[0]} = ? ORDER BY {keys}"
-        self.delete = f"DELETE FROM {self.table} WHERE {where}"
-        self.upsert = _upsert(self.table, table.names)
-        seldom = frozenset(table.rare)
-        usual = [n for n, name in enumerate(table.names) if name not in seldom]
-        self.short = _upsert(self.table, [table.names[n] for n in usual])
-        self._rare = [n for n, name in enumerate(table.names) if name in seldom]
-        self._usual = usual
+        self.write = views.writer_of(table, self.table)
 
-    def write(self, connection: Connection, reader: Reader) -> None:
-        """Store what has changed."""
-        gone: list[Key] = []
-        rows: list[tuple[Value, ...]] = []
-        short: list[tuple[Value, ...]] = []
-        columns = self.projection.table.columns
-        if len(self._rare) > 1:
-            rare, usual = itemgetter(*self._rare), itemgetter(*self._usual)
-            defaults = rare([column.default for column in columns])
-            for key, values in reader.changes():
-                if values is None:
-                    gone.append(key)
-                elif rare(values) == defaults:
-                    short.append(usual(values))
-                else:
-                    rows.append(values)
-        else:
-            for key, values in reader.changes():
-                if values is None:
-                    gone.append(key)
-                else:
-                    rows.append(values)
-        for statement, many in ((self.short, short), (self.upsert, rows), (self.delete, gone)):
-            if many:
-                connection.executemany(statement, many)
 
-    def create(self, connection: Connection, *, indexes: bool) -> None:
-        table = self.projection.table
-        connection.execute(create_table(table, self.table))
-        if indexes:
-            for statement in create_indexes(table):
-                connection.execute(statement)
+def changes_of(reader: Reader) -> Changes:
+    """What has changed, without the rare columns where these say nothing."""
+    changes = Changes([], [], [])
+    rows, short, gone = changes
+    table = reader.projection.table
+    places = [n for n, name in enumerate(table.names) if name in table.rare]
+    if len(places) > 1:
+        rare = itemgetter(*places)
+        usual = itemgetter(*(n for n, name in enumerate(table.names) if name not in table.rare))
+        defaults = rare([column.default for column in table.columns])
+        for key, values in reader.changes():
+            if values is None:
+                gone.append(key)
+            elif rare(values) == defaults:
+                short.append(usual(values))
+            else:
+                rows.append(values)
+    else:
+        for key, values in reader.changes():
+            if values is None:
+                gone.append(key)
+            else:
+                rows.append(values)
+    return changes

@@ -33,7 +33,7 @@ class Runs:
     """`runs`: one row per run."""
 
     name = "runs"
-    version = 2
+    version = 3
     scope: Scope = "runs"
     creates = frozenset({"run.started"})
     per_run = True
@@ -53,12 +53,15 @@ class Runs:
             Index(("blocked_type", "started_at", "run_id"), "blocked_type <> ''"),
             Index(("parent_id", "started_at", "run_id"), "parent_id <> ''"),
             Index(("root_id", "started_at", "run_id"), "parent_id <> ''"),
+            Index(("lock", "started_at", "run_id"), "lock <> '' AND ended_at IS NULL"),
+            Index(("trigger", "started_at", "run_id"), "trigger NOT IN ('manual', 'parent')"),
         ),
         load=load,
         dump=dump,
         rare=(
             "blocked_on", "blocked_type", "blocked_since", "attention", "attention_since", "attention_reason",
-            "attention_next_at", "key", "parent_id", "depth", "child", "detached", "continued_from",
+            "attention_next_at", "key", "triggered_by", "start_at", "queue", "priority", "queue_key",
+            "run_on", "lock", "parent_id", "depth", "child", "detached", "continued_from",
             "continued_to", "forked_from", "forked_at", "error_type", "error_message", "error_class",
             "ended_by", "timeout_s", "deadline_at", "run_attempt", "steps_failed", "steps_cancelled",
             "steps_skipped", "retries", "recoveries", "signals", "cost_usd", "input_tokens", "output_tokens",

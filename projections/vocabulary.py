@@ -61,10 +61,12 @@ _READ: dict[str, type[r.Seen]] = {
     "artifact.recorded": w.ArtifactRecorded,
     "artifact.changed": w.ArtifactChanged,
 }
+_BESIDE = ("key.", "lock.", "queue.", "schedule.")
 ELSEWHERE = frozenset(
-    {"signal.sent", "cancel.sent", "vote.sent", "child_end.sent", "request.sent", "key.taken"}
+    {"signal.sent", "cancel.sent", "vote.sent", "child_end.sent", "request.sent"}
+    | {tag for tag in TYPES if tag.startswith(_BESIDE)}
 )
-"""Tags of inboxes and of start keys."""
+"""Tags of inboxes, and of the streams beside the runs'."""
 
 EVENTS: Events = {tag: _READ.get(tag, r.Seen) for tag in TYPES if tag not in ELSEWHERE}
 """Every tag of a run's own stream; of those that change nothing but the run's last event, only `at`."""

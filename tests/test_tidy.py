@@ -44,6 +44,8 @@ LAZY = {
     "jsonschema_rs": "35 ms, and only an answer to `wait_for_input` needs it",
     "engine/handle.py: ..projections": "the picture of a run, 8 ms, and only a notebook shows one",
     "projections/run_list.py: .picture": "the same",
+    "projections/views_open.py: .views_postgres": "the driver is an extra, and 0.1 s",
+    "refold/cli/sql.py: .sql_postgres": "the same",
     "engine/engine.py: ..projections.why_of": "the words of `why`, 10 ms, and only who asks needs them",
     "cronsim": "an extra",
     "zoneinfo": "12 ms, and only a cron expression needs it",
@@ -61,6 +63,8 @@ CLOCK_USES = {
     "time.perf_counter": "measures a duration for a person, decides nothing and is never stored",
     "time.perf_counter_ns": "the same",
     "events/sqlite_file.py: time.sleep": "between two tries to open a file that another process holds",
+    "projections/runner.py: time.sleep": "between two looks whether another process has got on",
+    "projections/rebuild.py: time.sleep": "the same",
     "time.monotonic": "deadlines of the host: how long to wait, never what time it is",
 }
 """What may be used outside events/clock.py."""

@@ -1,4 +1,4 @@
-"""A worker with 10,000 sleeping runs and nothing to do: what it asks of the server, and what it burns."""
+"""A worker with 2,000 sleeping runs and nothing to do: what it asks of the server, and what it burns."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ async def prepare(url: str, runs: int) -> None:
 def run(scale: Scale, dsn: str) -> list[Figure]:
     """Transactions a second and processor time of an idle worker."""
     url, seconds = log_url(dsn, "idle"), scale.pick(20, 1)
-    run_async(prepare(url, scale.pick(10_000, 30)))
+    run_async(prepare(url, scale.pick(2_000, 30)))
     split = Split(dsn, own=False)
     with psycopg.connect(dsn, autocommit=True) as connection, Crew(url, 1, views=True) as crew:
         crew.begin()

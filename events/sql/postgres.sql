@@ -260,9 +260,11 @@ WHERE owner = %(owner)s AND until > clock_timestamp() RETURNING owner
 WITH gone AS (DELETE FROM refold.workers WHERE owner = %(owner)s)
 UPDATE refold.work SET owner = NULL WHERE owner = %(owner)s AND state <> 'done'
 
--- name: claim_due
--- Runs that want attention and are nobody's, or of one who has not been heard of for too long. Last, NULL when
--- any run waits for a place in a queue.
+-- name: look
+-- What there is to do for a worker, in one round trip: `mine` are runs that want attention, its own and those
+-- that become its own, for they are nobody's, or of one who has not been heard of for too long; `elsewhere`
+-- are those with mail that wait for a place in a queue, or for a worker with another tag; `queued` says that any
+-- run waits for a place, `next` when something falls due.
 WITH due AS (
     SELECT found.run_id FROM unnest(%(tags)s::text[]) AS tag CROSS JOIN LATERAL (
         SELECT run_id FROM refold.work
@@ -270,33 +272,46 @@ WITH due AS (
         AND due_at <= %(now)s::float8 AND run_id <> ALL(%(skip)s::text[])
         AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
             SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
-        ORDER BY due_at, run_id LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED) AS found
-    LIMIT %(limit)s::bigint
+        ORDER BY due_at, run_id LIMIT %(room)s::bigint FOR UPDATE SKIP LOCKED) AS found
+    LIMIT %(room)s::bigint
 ), mailed AS (
     SELECT run_id FROM refold.work
     WHERE mail > seen AND (state <> 'done' OR status = 'continued') AND run_id <> ALL(%(skip)s::text[])
     AND NOT (queue <> '' AND state = 'pending') AND run_on = ANY(%(tags)s::text[])
     AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
         SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
-    ORDER BY run_id LIMIT GREATEST(%(limit)s::bigint - (SELECT COUNT(*) FROM due), 0) FOR UPDATE SKIP LOCKED
+    ORDER BY run_id LIMIT GREATEST(%(room)s::bigint - (SELECT COUNT(*) FROM due), 0) FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE refold.work SET owner = %(owner)s FROM (TABLE due UNION TABLE mailed) AS free
     WHERE work.run_id = free.run_id RETURNING work.run_id
+), ours AS (
+    SELECT run_id FROM refold.work
+    WHERE owner = %(owner)s AND ((state IN ('pending', 'waiting') AND due_at <= %(now)s::float8)
+        OR (mail > seen AND (state <> 'done' OR status = 'continued')))
+    AND run_id <> ALL(%(skip)s::text[])
+    ORDER BY due_at NULLS LAST, run_id LIMIT %(limit)s::bigint
+), elsewhere AS (
+    SELECT run_id FROM refold.work WHERE mail > seen AND (state <> 'done' OR status = 'continued')
+    AND state <> 'done' AND ((queue <> '' AND state = 'pending') OR run_on <> ALL(%(tags)s::text[]))
+    ORDER BY run_id LIMIT %(limit)s::bigint
 )
-SELECT run_id FROM claimed
-UNION ALL SELECT NULL WHERE EXISTS (
+SELECT 'mine', run_id, NULL::float8 FROM claimed
+UNION ALL SELECT 'mine', run_id, NULL FROM ours
+UNION ALL SELECT 'elsewhere', run_id, NULL FROM elsewhere
+UNION ALL SELECT 'queued', NULL, NULL WHERE EXISTS (
     SELECT FROM refold.work WHERE queue <> '' AND state = 'pending')
+UNION ALL SELECT 'next', NULL, due_at FROM unnest(%(tags)s::text[]) AS tag CROSS JOIN LATERAL (
+    SELECT MIN(due_at) AS due_at FROM refold.work
+    WHERE (state = 'waiting' OR (state = 'pending' AND queue = '')) AND run_on = tag
+    AND due_at > %(now)s::float8) AS next
+UNION ALL SELECT 'next', NULL, MIN(due_at) FROM refold.work
+WHERE queue <> '' AND state = 'pending' AND due_at > %(now)s::float8
+-- Who has which run need not survive a crash of the server, so nobody waits for the disk here.
+UNION ALL SELECT 'soon', NULL, NULL WHERE set_config('synchronous_commit', 'off', TRUE) IS NULL
 
 -- name: claim_queued
 SELECT claimed, again_at FROM refold.claim_queued(
     %(owner)s::text, %(now)s::float8, %(limit)s::bigint, %(skip)s::text[], %(tags)s::text[])
-
--- name: due_of_ours
-SELECT run_id FROM refold.work
-WHERE owner = %(owner)s AND ((state IN ('pending', 'waiting') AND due_at <= %(now)s::float8)
-    OR (mail > seen AND (state <> 'done' OR status = 'continued')))
-AND run_id <> ALL(%(skip)s::text[])
-ORDER BY due_at NULLS LAST, run_id LIMIT %(limit)s::bigint
 
 -- name: mailed
 SELECT run_id FROM refold.work

@@ -19,7 +19,7 @@ from ..projections import queries
 from ..projections.core import CORE
 from ..projections.rebuild import open_runner
 from ..projections.runner import Lag
-from ..projections.views import Views
+from ..projections.views_open import open_views
 from .disk import check_disk
 from .exits import FAILED, OK
 from .finding import Finding
@@ -163,7 +163,7 @@ def _executor(store: Reading, going: int) -> Finding:
 
 def _lag(store: Reading) -> Lag | StoreReadOnly:
     try:
-        views = Views.of(store.url)
+        views = open_views(store)
     except StoreReadOnly as error:
         return error
     try:

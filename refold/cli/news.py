@@ -1,5 +1,6 @@
 """Which runs of a store began, went on and ended, read from the log as it grows: for `refold worker`."""
 
+from time import monotonic
 from typing import Any
 
 from ..events import types as t
@@ -8,6 +9,8 @@ from ..events.stream import Row
 from .text import seconds
 
 PAGE = 1_000
+QUIET_S = 10.0
+"""How often to ask a server, though nobody has told of anything."""
 _TOLD = {t.RunClaimed.TAG, t.StepInDoubt.TAG, *(kind.TAG for kind in t.ENDS)}
 
 Item = tuple[str, str, dict[str, Any]]
@@ -19,7 +22,18 @@ class News:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._heard = self._looked = -1.0
         self._position = store.position()
+
+    def due(self) -> bool:
+        """Whether there may be something to read: always, unless the store hears of what others write."""
+        heard, now = getattr(self._store, "stirred", None), monotonic()
+        if heard == self._heard and now - self._looked < QUIET_S:
+            return False
+        if heard is not None:
+            self._heard = heard
+        self._looked = now
+        return True
 
     def read(self) -> tuple[list[Item], bool]:
         """One item for each run that began, went on, ended, or waits for a person; whether to read on.

@@ -1,7 +1,7 @@
 """The tables that `refold sql` can be asked about, with what their columns hold."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -94,6 +94,26 @@ def tables(connection: sqlite3.Connection) -> dict[str, Described]:
             {column: (types.get(column, ("INTEGER", ""))[0], text) for column, text in columns.items()},
         )
     return found
+
+
+def of_catalogue(columns: Iterable[tuple[str, str, str]], models: set[str]) -> dict[str, Described]:
+    """The same of a server, from names of tables and columns with their types."""
+    stored: dict[str, dict[str, tuple[str, str]]] = {}
+    for table, column, kind in columns:
+        if not table.endswith("_building"):
+            stored.setdefault(table, {})[column] = (_SHORT.get(kind, kind.upper()), "")
+    found = {p.table.name: _read_model(p) for p in CORE if p.table.name in stored}
+    for name in sorted(stored.keys() - found.keys() & models):
+        found[name] = Described("read model", "", stored[name])
+    for name in [*(name for name in _LOG if name in stored), *sorted(stored)]:
+        if name not in found:
+            doc, told = _LOG.get(name, ("", {}))
+            kinds = {column: (kind, told.get(column, "")) for column, (kind, _) in stored[name].items()}
+            found[name] = Described("log", doc, kinds)
+    return found
+
+
+_SHORT = {"bigint": "INTEGER", "double precision": "REAL", "bytea": "BLOB"}
 
 
 def _read_model(projection: Projection) -> Described:

@@ -4,17 +4,18 @@ import argparse
 import csv
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..events.errors import ConfigurationError, StoreError
 from ..events.store import Reading
 from ..projections.views import Views
+from ..projections.views_sqlite import SqliteViews
 from .exits import OK
-from .schema import EVENTS, describe, tables
+from .schema import EVENTS, Described, describe, tables
 from .screen import Screen
 from .stores import caught_up, looking
 from .text import as_json, clip, visible
@@ -39,12 +40,13 @@ def sql(args: argparse.Namespace, screen: Screen) -> int:
     """`refold sql [QUERY]`."""
     if args.json and args.csv:
         raise ConfigurationError("either --json or --csv")
-    with looking(args.store) as store, caught_up(store) as views, _connected(store, views) as connection:
-        known = tables(connection)
+    with looking(args.store) as store, caught_up(store) as views, _asking(store, views) as asker:
+        known = asker.tables()
         if args.query is None or args.query in known:
             describe(known if args.query is None else {args.query: known[args.query]}, screen, json=args.json)
             return OK
-        with _asked(connection, args.query) as (names, rows):
+        with asker.asked(args.query) as (names, rows):
+            names = _unique(names)
             if args.json:
                 _print_json(screen, names, rows)
             elif args.csv:
@@ -60,12 +62,49 @@ def sql(args: argparse.Namespace, screen: Screen) -> int:
 # ---- asking ------------------------------------------------------------------------------------------------
 
 
+class Asker(Protocol):
+    """What answers questions about one store, and nothing but questions."""
+
+    def tables(self) -> dict[str, Described]:
+        """What can be asked about."""
+        ...
+
+    def asked(self, query: str) -> AbstractContextManager[tuple[list[str], Iterator[Row]]]:
+        """Names of the columns, and the rows as they are found. Raises `ConfigurationError`."""
+        ...
+
+
+class _FileAsker:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def tables(self) -> dict[str, Described]:
+        return tables(self._connection)
+
+    def asked(self, query: str) -> AbstractContextManager[tuple[list[str], Iterator[Row]]]:
+        return _asked(self._connection, query)
+
+
+@contextmanager
+def _asking(store: Reading, views: Views) -> Iterator[Asker]:
+    server = getattr(store, "server", None)
+    if server is not None:
+        # Not at the top: only who has such a store has the driver.
+        from .sql_postgres import asking
+
+        with asking(server) as asker:
+            yield asker
+    else:
+        with _connected(store, views) as connection:
+            yield _FileAsker(connection)
+
+
 @contextmanager
 def _connected(store: Reading, views: Views) -> Iterator[sqlite3.Connection]:
     """A connection of its own that can only read: the read models, and the log beside them."""
     path = getattr(store, "path", None)
-    if not isinstance(path, Path):
-        raise ConfigurationError(f"{store.url}: `refold sql` asks stores in a SQLite file only")
+    if not isinstance(path, Path) or not isinstance(views, SqliteViews):
+        raise ConfigurationError(f"{store.url}: `refold sql` asks a SQLite file or PostgreSQL")
     with closing(_open(views)) as connection:
         try:
             _attach(connection, path)
@@ -79,7 +118,7 @@ def _connected(store: Reading, views: Views) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _open(views: Views) -> sqlite3.Connection:
+def _open(views: SqliteViews) -> sqlite3.Connection:
     if views.path is not None:
         return sqlite3.connect(f"file:{quote(str(views.path.absolute()))}?mode=ro", uri=True)
     connection = sqlite3.connect("file::memory:", uri=True)
@@ -119,7 +158,7 @@ def _asked(connection: sqlite3.Connection, query: str) -> Iterator[tuple[list[st
         cursor = connection.execute(query)
         if cursor.description is None:
             raise ConfigurationError("the query asks for nothing; `refold sql` only answers SELECT")
-        yield _unique([name for name, *_ in cursor.description]), iter(cursor)
+        yield [name for name, *_ in cursor.description], iter(cursor)
     except sqlite3.Error as error:
         told = str(error)
         if told == "interrupted":

@@ -13,7 +13,12 @@ from ..events.store import Reading, Store
 from ..projections import queries
 from ..projections.core import CORE
 from ..projections.rebuild import open_runner
+from ..projections.runner import Runner
 from ..projections.views import Views
+from ..projections.views_open import open_views
+from ..projections.views_sqlite import SqliteViews
+from .screen import complain
+from .text import count
 
 
 def store_url(given: str | None) -> str:
@@ -62,28 +67,41 @@ def looking(given: str | None) -> Iterator[Reading]:
 
 @contextmanager
 def caught_up(store: Reading) -> Iterator[Views]:
-    """The read models as of now; without a file where none can be written."""
+    """The read models as of now; folded in memory where none can be written, or on a server as they stand."""
     try:
-        views = Views.of(store.url)
+        views: Views = open_views(store)
     except StoreReadOnly:
-        views = Views(None)
+        views = SqliteViews(None)
     try:
         try:
             _catch_up(store, views)
-        except StoreReadOnly:
-            views.close()
-            views = Views(None)
-            _catch_up(store, views)
+        except StoreReadOnly as error:
+            if views.shared:
+                _say_how_old(store, views, error)
+            else:
+                views.close()
+                views = SqliteViews(None)
+                _catch_up(store, views)
         yield views
     finally:
         views.close()
 
 
 def _catch_up(store: Reading, views: Views) -> None:
-    runner = open_runner(store, views, CORE)
-    if runner.position < store.position():  # else even the lock would be for nothing
+    runner, end = open_runner(store, views, CORE), store.position()
+    if views.shared:
+        runner.reach(end)
+    elif runner.position < end:  # else even the lock would be for nothing
         while runner.catch_up(2_000):
             pass
+
+
+def _say_how_old(store: Reading, views: Views, error: StoreReadOnly) -> None:
+    """A server that only reads, or a user who may not write, sees what others have folded."""
+    lag = Runner(store, views, CORE).lag()
+    if lag.events:
+        behind = count(lag.events, "event")
+        complain(f"the lists are {behind} behind the log, and cannot be brought up here: {error}")
 
 
 def list_runs(store: Reading, filters: dict[str, Any]) -> queries.Page:

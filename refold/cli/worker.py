@@ -94,9 +94,9 @@ async def _enter(engine: Engine, wait: bool, told: "Telling") -> None:
 
 
 async def _follow(engine: Engine, news: News, told: "Telling") -> None:
-    blocked = 0
+    blocked, more = 0, False
     while True:
-        more = told.page(news)
+        more = (more or news.due()) and told.page(news)
         if len(engine.worker.blocked) != blocked:
             blocked = told.blocked(engine)
         if engine.worker.closing:

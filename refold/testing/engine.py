@@ -15,6 +15,7 @@ from ..engine.bodies import Bodies, StepWrapper
 from ..engine.ends import Ends
 from ..engine.handle import Handle
 from ..engine.lookup import Runs
+from ..engine.queues import Queue
 from ..engine.schedule_plan import Schedule
 from ..engine.settings import Settings
 from ..engine.step import Step
@@ -60,7 +61,7 @@ class TestEngine(Answering):
         skip: False: time passes only by `advance`.
         strict: a step without a mock fails with `MockError` instead of running its body.
         patience: real seconds after which waiting for what cannot happen fails with `NothingHappens`.
-        projections, step_wrappers, schedules: as for `Engine`.
+        projections, step_wrappers, schedules, tags, queues: as for `Engine`.
     """
 
     __test__ = False
@@ -79,6 +80,8 @@ class TestEngine(Answering):
         projections: Iterable[Projection] = (),
         step_wrappers: Iterable[StepWrapper] = (),
         schedules: Iterable[Schedule] = (),
+        tags: Iterable[str] = (),
+        queues: Iterable[Queue] = (),
     ) -> None:
         self._place: str | os.PathLike[str] | Store = MemoryStore() if store is None else store
         self.time = VirtualClock(start, seed=seed)
@@ -86,6 +89,7 @@ class TestEngine(Answering):
         super().__init__(
             self._place, workflows=workflows, settings=settings or Settings(projections=False),
             clock=self.time, projections=projections, step_wrappers=step_wrappers, schedules=schedules,
+            tags=tags, queues=queues,
         )  # fmt: skip
         self._skip, self._strict, self._patience = skip, strict, patience
         self._mocks: dict[str, Mock] = {}
@@ -253,7 +257,8 @@ class TestEngine(Answering):
         self._given = self._store = store = self._new_door()
         owner = new_owner()
         store.hold(owner)
-        self._worker = worker = Worker(store, self.workflows, self.clock, owner, self.settings)
+        claims = self._claims(store, owner)
+        self._worker = worker = Worker(store, self.workflows, self.clock, owner, self.settings, claims)
         worker.bodies.around = self._around
         self._put_in_place(worker)
         worker.ends = ends

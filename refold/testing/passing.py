@@ -143,8 +143,10 @@ class Passing:
     def next_due(self) -> float | None:
         """When something falls due; None: never."""
         clock = self._engine.time
-        times = (clock.next_alarm(), self._engine.store.next_due(clock.now()))
-        return min((time for time in times if time is not None), default=None)
+        claims = self._engine.worker.claims
+        times = (clock.next_alarm(), claims.next_due(clock.now()), claims.again_at)
+        found = min((time for time in times if time is not None), default=None)
+        return None if found == float("inf") else found
 
     def move(self, to: float) -> None:
         """Show this time; what is due by then happens."""

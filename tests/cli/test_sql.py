@@ -170,10 +170,10 @@ def test_what_it_cannot_read_is_said(capsys: Capture) -> None:
 def test_where_nothing_may_be_written_it_asks_all_the_same(store: Path, capsys: Capture) -> None:
     for path in store.glob("refold.db?*"):
         path.unlink()
-    views = "refold.projections.views.Views.of"
+    views = "refold.projections.views_sqlite.SqliteViews.of"
     with pytest.MonkeyPatch.context() as patch:
 
-        def refuse(url: str) -> None:
+        def refuse(url: str, **options: float) -> None:
             raise StoreReadOnly("simulated: a folder where nothing may be written")
 
         patch.setattr(views, refuse)

@@ -158,10 +158,10 @@ async def test_when_many_runs_are_busy_further_ones_are_stored_and_wait_their_tu
     assert max(most) <= 3
 
 
-async def test_a_second_engine_on_the_same_store_is_refused_by_name(place: Place) -> None:
+async def test_a_second_engine_on_the_same_store_is_refused_by_name(lone_place: Place) -> None:
     """D04: and the refused one leaves the first one's claim alone."""
-    async with engine(place, adds) as e:
-        shared = place if isinstance(place, str) else e.store
+    async with engine(lone_place, adds) as e:
+        shared = lone_place if isinstance(lone_place, str) else e.store
         for _ in range(2):
             with pytest.raises(StoreBusy, match="only one") as refused:
                 async with engine(shared, adds):
@@ -176,13 +176,13 @@ async def test_a_second_engine_on_the_same_store_is_refused_by_name(place: Place
             async with engine(shared, adds):
                 raise AssertionError("two engines execute one store")
         assert await e.run(adds, 2) == 3
-    async with engine(place, adds) as later:
+    async with engine(lone_place, adds) as later:
         assert await later.run(adds, 3) == 4
 
 
-async def test_a_shared_store_object_is_not_taken_from_its_executor_by_a_refused_engine(place: Place) -> None:
+async def test_a_shared_store_object_is_not_taken_from_its_executor_by_a_refused_engine(lone_place: Place) -> None:
     """D04, for engines that were given the same `Store` object."""
-    store = open_store(place) if isinstance(place, str) else place
+    store = open_store(lone_place) if isinstance(lone_place, str) else lone_place
     async with engine(store, adds):
         for _ in range(2):
             with pytest.raises(StoreBusy):

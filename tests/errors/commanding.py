@@ -15,7 +15,7 @@ from refold.cli.exits import REFUSED, USAGE
 from refold.events import types as t
 from refold.events.memory import MemoryStore
 from refold.events.open import open_store
-from refold.projections.views import Views
+from refold.projections.views_sqlite import SqliteViews
 from tests.engine.kit import seen, waiting
 from tests.errors.cases import Provoke, Said, meets
 
@@ -162,16 +162,16 @@ meets("VoteRefused", "run …: no gate is open, but one of its child …")(
 )
 
 
-@meets("ConfigurationError", "…: `refold sql` asks stores in a SQLite file only")
+@meets("ConfigurationError", "…: `refold sql` asks a SQLite file or PostgreSQL")
 def ask_a_store_of_ones_own(folder: Path) -> None:
-    with sql._connected(MemoryStore(), Views(None)):
+    with sql._connected(MemoryStore(), SqliteViews(None)):
         pass
 
 
 @meets("StoreError", "cannot open … to read it: …")
 def ask_a_file_that_is_gone(folder: Path) -> None:
     store = SimpleNamespace(path=folder / "missing" / "log.db", url="")
-    with sql._connected(store, Views(None)):
+    with sql._connected(store, SqliteViews(None)):
         pass
 
 

@@ -1,7 +1,8 @@
 """A log on a PostgreSQL server that refuses, is somebody else's, or is held."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -13,9 +14,14 @@ from psycopg import errors
 from refold.events.open import open_store
 from refold.events.postgres import PostgresStore
 from refold.events.store import Unit
+from refold.projections.projection import table
+from refold.projections.runner import Runner
+from refold.projections.views import Views
+from refold.projections.views_open import open_views
 from refold.testing.samples import sample_append
 from tests import pg
 from tests.errors.cases import Said, meets
+from tests.projections.samples import NameRow, Names
 
 
 def url(**more: str) -> str:
@@ -136,3 +142,28 @@ def held_alone(folder: Path) -> None:
     finally:
         store.close()
         other.close()
+
+
+@contextmanager
+def read_models() -> Iterator[tuple[PostgresStore, Views]]:
+    """Of an empty log."""
+    store = PostgresStore(url())
+    views = open_views(store)
+    try:
+        yield store, views
+    finally:
+        views.close()
+        store.close()
+
+
+@meets("ConfigurationError", "the projection's table … is there already, …")
+def a_projection_called_as_a_table_of_the_log(folder: Path) -> None:
+    work = type("Work", (Names,), {"name": "work", "table": table("work", NameRow, key=("name",))})()
+    with read_models() as (store, views):
+        Runner(store, views, (work,)).catch_up()
+
+
+@meets("StoreError", "…: …; somebody has dropped read models: refold rebuild")
+def dropped_read_models(folder: Path) -> None:
+    with read_models() as (_, views):
+        views.query("SELECT * FROM runs")

@@ -10,6 +10,7 @@ import pytest
 from refold import Context, Engine, workflow
 from refold.cli import main
 from refold.cli.exits import REFUSED, USAGE
+from refold.engine.keeping_up import OnLoop
 from refold.engine.read_models import ReadModels
 from refold.errors import StoreFull
 
@@ -106,9 +107,9 @@ async def test_a_full_disk_of_the_read_models_is_told_once(
         monkeypatch.setattr(models.runner, "catch_up", full)
         with caplog.at_level(logging.ERROR, logger="refold"):
             for _ in range(3):
-                models._slice()
-                assert models._timer is not None
-                models._timer.cancel()
+                assert isinstance(models.follower, OnLoop)
+                models.follower.look()
+                models.follower.close()
     assert [record.message for record in caplog.records] == [
         "the read models cannot be written, the log goes on without them: no room"
     ]

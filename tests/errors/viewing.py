@@ -11,6 +11,7 @@ from refold.projections.own import fold_run
 from refold.projections.rebuild import rebuild
 from refold.projections.runner import Runner
 from refold.projections.views import Views
+from refold.projections.views_sqlite import SqliteViews
 from refold.testing.samples import sample_append
 from tests.errors.cases import Provoke, meets
 from tests.errors.storing import changed, filled, sqlite_error
@@ -18,7 +19,7 @@ from tests.errors.storing import changed, filled, sqlite_error
 
 def views_fail(code: int) -> Provoke:
     def provoke(folder: Path) -> None:
-        raise Views(None)._typed(sqlite_error(code))
+        raise SqliteViews(None)._typed(sqlite_error(code))
 
     return provoke
 
@@ -33,12 +34,12 @@ meets("StoreError", "…; look at the disk; the file may be deleted, the log is 
 @meets("StoreCorrupt", "…; delete it with its -wal file: it is built again from the log")
 def damaged_read_models(folder: Path) -> None:
     (folder / "log.db.views").write_bytes(b"no database, but long enough to be looked at" * 40)
-    Views(folder / "log.db.views")
+    SqliteViews(folder / "log.db.views")
 
 
 @meets("SchemaMismatch", "… is a SQLite file, but not one of Refold's read models: move it away")
 def a_store_in_the_place_of_the_read_models(folder: Path) -> None:
-    Views(filled(folder))
+    SqliteViews(filled(folder))
 
 
 @meets(
@@ -46,8 +47,8 @@ def a_store_in_the_place_of_the_read_models(folder: Path) -> None:
     "… has version …, this Refold knows version …: upgrade this …",
 )
 def read_models_of_a_newer_refold(folder: Path) -> None:
-    Views(folder / "v").close()
-    Views(changed(folder / "v", "PRAGMA user_version = 7"))
+    SqliteViews(folder / "v").close()
+    SqliteViews(changed(folder / "v", "PRAGMA user_version = 7"))
 
 
 @meets("StoreCorrupt", "run …: its events do not follow …")
@@ -58,10 +59,10 @@ def events_that_do_not_follow(folder: Path) -> None:
 
 
 def of_version(version: int) -> tuple[MemoryStore, Views]:
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     Runner(store, views, CORE).catch_up()
-    with views.writing() as connection:
-        connection.execute("UPDATE projections SET version = ? WHERE name = 'runs'", (version,))
+    with views.writing():
+        views.run("UPDATE projections SET version = ? WHERE name = 'runs'", (version,))
     return store, views
 
 

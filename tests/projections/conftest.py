@@ -1,4 +1,4 @@
-"""Stores to fold, of both kinds."""
+"""Stores to fold, of every kind."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,18 +7,21 @@ from typing import Any
 import pytest
 
 from refold.events.memory import MemoryStore
+from refold.events.open import open_store
 from refold.events.sqlite import SQLiteStore
 from refold.events.store import Store
 from refold.projections.views import Views
+from refold.projections.views_open import open_views
+from refold.projections.views_sqlite import SqliteViews
 
 
 @pytest.fixture(autouse=True)
 def closing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Closes all read models a test has opened: Python 3.13 complains of those it finds open."""
-    opened: list[Views] = []
-    open_one = Views.__init__
+    opened: list[SqliteViews] = []
+    open_one = SqliteViews.__init__
 
-    def remember(self: Views, *args: Any, **options: Any) -> None:
+    def remember(self: SqliteViews, *args: Any, **options: Any) -> None:
         opened.append(self)
         open_one(self, *args, **options)
 
@@ -29,10 +32,14 @@ def closing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             views.close()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty log."""
-    store: Store = SQLiteStore(tmp_path / "x.db") if request.param == "sqlite" else MemoryStore()
+    store: Store
+    if request.param == "postgres":
+        store = open_store(request.getfixturevalue("postgres"))
+    else:
+        store = SQLiteStore(tmp_path / "x.db") if request.param == "sqlite" else MemoryStore()
     yield store
     store.close()
 
@@ -40,6 +47,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def views(store: Store) -> Iterator[Views]:
     """The read models beside it."""
-    views = Views.of(store.url)
+    views = open_views(store)
     yield views
     views.close()

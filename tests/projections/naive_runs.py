@@ -5,6 +5,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from msgspec import to_builtins
+
 from refold.events import types as t
 from refold.events.types import Event
 from tests.projections.naive import (
@@ -25,6 +27,7 @@ from tests.projections.naive_steps import TOKENS, step_rows
 
 def run_row(run_id: str, history: Sequence[Event]) -> dict[str, Any]:
     start, *_ = of(history, t.RunStarted)
+    begins = start.start_at or start.at
     row: dict[str, Any] = {
         "run_id": run_id,
         "workflow": start.workflow,
@@ -40,7 +43,10 @@ def run_row(run_id: str, history: Sequence[Event]) -> dict[str, Any]:
         "events": len(history),
         "last_version": len(history),
         "timeout_s": start.timeout_s,
-        "deadline_at": iso(start.at + timedelta(seconds=start.timeout_s)) if start.timeout_s else "",
+        "deadline_at": iso(begins + timedelta(seconds=start.timeout_s)) if start.timeout_s else "",
+        "start_at": iso(start.start_at) if start.start_at else None,
+        "triggered_by": None if start.triggered_by is None else to_builtins(start.triggered_by),
+        **{f: getattr(start, f) for f in ("queue", "priority", "queue_key", "run_on", "lock")},
     }
     claims, asked = of(history, t.RunClaimed), of(history, t.RunCancelRequested)
     row |= {"owner": claims[-1].owner if claims else "", "generation": len(claims)}
@@ -140,6 +146,9 @@ def state(history: Sequence[Event]) -> dict[str, Any]:
     if pause := paused(history):
         row |= {"paused_since": iso(pause.at), "paused_by": pause.by, "blocked_since": iso(pause.at)}
         row["blocked_on"] = {"type": "paused"}
+    elif row["status"] == "pending" and (start := of(history, t.RunStarted)[0]).start_at:
+        due = {"type": "timer", "timer": 0, "due_at": iso(start.start_at)}
+        row |= {"blocked_on": due, "blocked_since": iso(start.at)}
     elif is_waiting(history):
         row |= {"blocked_on": blocked_on(history), "blocked_since": blocked_since(history)}
     row["blocked_type"] = row["blocked_on"]["type"] if row["blocked_on"] else ""

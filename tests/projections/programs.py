@@ -5,7 +5,6 @@ They talk to the test over pipes: nobody waits by sleeping.
 
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 from refold.events.sqlite import SQLiteStore
 from refold.projections.core import CORE
 from refold.projections.runner import Runner
-from refold.projections.views import Standing, Views
+from refold.projections.views import Standing
+from refold.projections.views_sqlite import SqliteViews
 
 
 def die() -> None:
@@ -25,8 +25,8 @@ class DiesInWrite(Runner):
 
     writes_left = 0
 
-    def _write(self, connection: sqlite3.Connection, stored: Any, last: Any) -> Standing:
-        standing = super()._write(connection, stored, last)
+    def _write(self, stored: Any, last: Any) -> Standing:
+        standing = super()._write(stored, last)
         self.writes_left -= 1
         if not self.writes_left:
             die()
@@ -36,20 +36,20 @@ class DiesInWrite(Runner):
 class DiesBetweenTwoCommits(DiesInWrite):
     """Control: the position is committed before the rows."""
 
-    def _write(self, connection: sqlite3.Connection, stored: Any, last: Any) -> Standing:
+    def _write(self, stored: Any, last: Any) -> Standing:
         self.writes_left -= 1
         if not self.writes_left:
             after = self._standings[stored.name].position
-            self._advance(connection, [stored.name], after, last)
-            connection.execute("COMMIT")
+            self._advance([stored.name], after, last)
+            self.views.run("COMMIT")
             die()
         self.writes_left += 1
-        return super()._write(connection, stored, last)
+        return super()._write(stored, last)
 
 
 def catch_up(log: str, batch: str) -> None:
     """Catch up beside whoever else does; say how many events it was that this process folded."""
-    store, views = SQLiteStore(log), Views.of(log)
+    store, views = SQLiteStore(log), SqliteViews.of(log)
     print("ready", flush=True)
     sys.stdin.readline()
     runner, folded = Runner(store, views, CORE), 0
@@ -60,7 +60,9 @@ def catch_up(log: str, batch: str) -> None:
 
 def die_in_write(log: str, kind: str, writes: str) -> None:
     """Catch up in small batches and be killed inside a transaction."""
-    runner = {"one": DiesInWrite, "two": DiesBetweenTwoCommits}[kind](SQLiteStore(log), Views.of(log), CORE)
+    runner = {"one": DiesInWrite, "two": DiesBetweenTwoCommits}[kind](
+        SQLiteStore(log), SqliteViews.of(log), CORE
+    )
     runner.writes_left = int(writes)
     while runner.catch_up(5):
         pass
@@ -68,7 +70,7 @@ def die_in_write(log: str, kind: str, writes: str) -> None:
 
 def report(log: str) -> None:
     """Catch up in small batches, and say so after each."""
-    runner = Runner(SQLiteStore(log), Views.of(log), CORE)
+    runner = Runner(SQLiteStore(log), SqliteViews.of(log), CORE)
     while runner.catch_up(3):
         print(runner.position, flush=True)
 

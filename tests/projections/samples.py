@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
+import pytest
 from msgspec import Struct
 
 from refold.events import types as t
@@ -56,6 +57,14 @@ class WiderNames(Names):
         row.calls += 1
         row.longest = max(row.longest, len(event.args))
         return (row,)
+
+
+def each(names: str, *cases: Any, postgres: int = 1) -> pytest.MarkDecorator:
+    """Each case on SQLite and in memory; on PostgreSQL, where it takes its time, only the first of them."""
+    every = [(store, case) for store in ("sqlite", "memory") for case in cases]
+    every += [("postgres", case) for case in cases[:postgres]]
+    flat = [(store, *(case if isinstance(case, tuple) else (case,))) for store, case in every]
+    return pytest.mark.parametrize(["store", *names.split()], flat, indirect=["store"])
 
 
 def caught_up(store: Store, views: Views, projections: Sequence[Projection] = CORE) -> Runner:

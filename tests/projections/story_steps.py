@@ -11,6 +11,7 @@ from msgspec import Raw, json
 from refold.events import types as t
 from refold.events.clock import new_event_id
 from refold.events.run_events import Ancestor, Carried
+from refold.events.triggers import Trigger
 from refold.events.types import Event, Failure
 
 NAMES = ("charge", "ship", "mail")
@@ -97,6 +98,13 @@ class StepStory:
                 {"ancestors": above, "child": 7, "detached": self.chance.random() < 0.5},
                 {"continued_from": "before", "carried": (Carried("hint", Raw(b"1")),)},
                 {"forked_from": "other", "forked_at": 3},
+                {
+                    "start_at": self.now,
+                    "lock": "/srv/data",
+                    "trigger": "webhook",
+                    "triggered_by": Trigger.webhook("/orders"),
+                },
+                {"queue": "emails", "priority": -3, "queue_key": "ana", "run_on": "gpu"},
             )
         )
 

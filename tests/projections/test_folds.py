@@ -23,6 +23,7 @@ from refold.projections.runs import RUNS
 from refold.projections.status import RunStatus, StepStatus
 from refold.projections.steps import STEPS
 from refold.projections.views import Views
+from refold.projections.views_sqlite import SqliteViews
 from tests.projections import naive
 from tests.projections.naive_runs import run_row
 from tests.projections.naive_steps import cost_rows, edge_rows, step_rows
@@ -31,7 +32,7 @@ from tests.projections.stories import Story, stories, write
 
 def folded(histories: dict[str, Sequence[Event]], batch: int = 1000) -> Views:
     """Read models of these histories, in memory."""
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     write(store, histories, random.Random(1))
     runner = Runner(store, views, CORE)
     while runner.catch_up(batch):

@@ -13,6 +13,7 @@ from refold.events.memory import MemoryStore
 from refold.projections import queries
 from refold.projections.status import Attention, RunStatus, StepStatus
 from refold.projections.views import Views
+from refold.projections.views_sqlite import SqliteViews
 from tests.projections.samples import append, caught_up
 from tests.projections.stories import stories, write
 from tests.projections.test_runner import scheduled, started
@@ -23,7 +24,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture
 def many() -> Views:
     """Twenty-five runs, several started in the same microsecond, a fifth of them diverged."""
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     for n in range(25):
         at = AT + timedelta(seconds=n // 3)
         workflow = "deploy" if n % 2 else "checkout"
@@ -86,20 +87,20 @@ def test_values_are_typed(many: Views) -> None:
 )
 def test_an_unknown_status_is_an_error_and_never_pending(table: str, column: str) -> None:
     """B02."""
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     append(store, "r", started(), scheduled())
     caught_up(store, views)
     (step,) = queries.list_steps(views, "r")
     assert step["status"] is StepStatus.SCHEDULED
     assert step["pure"] is False
-    with views.writing() as connection:
-        connection.execute(f"UPDATE {table} SET {column} = 'frobnicating'")
+    with views.writing():
+        views.run(f"UPDATE {table} SET {column} = 'frobnicating'")
     with pytest.raises(SchemaMismatch, match=r"'frobnicating' is none that this Refold knows \("):
         queries.list_steps(views, "r") if table == "steps" else queries.list_runs(views)
 
 
 def test_nothing_folded_yet_is_empty_not_an_error() -> None:
-    views = Views(None)
+    views = SqliteViews(None)
     assert queries.list_runs(views).runs == []
     assert queries.get_run(views, "r") is None
     assert queries.list_steps(views, "r") == []
@@ -110,7 +111,7 @@ def test_nothing_folded_yet_is_empty_not_an_error() -> None:
 
 
 def test_totals_are_the_same_however_they_are_cut() -> None:
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     write(store, stories(11, 6, 60), random.Random(1))
     caught_up(store, views)
     whole = queries.total_costs(views)[""]

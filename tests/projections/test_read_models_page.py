@@ -17,7 +17,7 @@ from refold.projections import vocabulary
 from refold.projections.core import CORE
 from refold.projections.projection import Projection, column, table
 from refold.projections.steps import _trace_id
-from refold.projections.views import Views
+from refold.projections.views_sqlite import SqliteViews
 from tests.projections.samples import caught_up
 from tests.projections.test_runner import fill
 
@@ -44,7 +44,7 @@ def test_every_column_is_documented_as_it_is(projection: Projection) -> None:
 
 
 def test_the_schema_is_what_the_columns_say() -> None:
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     fill(store)
     caught_up(store, views)
     for projection in CORE:
@@ -57,7 +57,7 @@ def test_the_schema_is_what_the_columns_say() -> None:
 
 
 def test_every_table_of_the_file_has_its_place_on_the_page() -> None:
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     fill(store)
     caught_up(store, views)
     for (name,) in views.query("SELECT name FROM sqlite_schema WHERE type = 'table'"):
@@ -76,7 +76,7 @@ def test_what_the_mapping_names_exists() -> None:
 
 def test_the_query_on_the_page_runs() -> None:
     (sql,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-    views = Views(None)
+    views = SqliteViews(None)
     store = MemoryStore()
     fill(store)
     caught_up(store, views)

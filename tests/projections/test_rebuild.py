@@ -16,23 +16,31 @@ from refold.projections.rebuild import Difference, check, open_runner, rebuild
 from refold.projections.runner import Runner
 from refold.projections.runs import RUNS
 from refold.projections.views import Views
-from tests.projections.samples import Names, WiderNames, append, caught_up, dump
+from refold.projections.views_sqlite import SqliteViews
+from tests.projections.samples import Names, WiderNames, append, caught_up, dump, each
 from tests.projections.stories import stories, write
 from tests.projections.test_runner import closing_views, fill, scheduled, started
 
 
 def tables(views: Views) -> set[str]:
-    return {name for (name,) in views.query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    """Tables, as far as they are read models or being built."""
+    return {name for _, name, kind in schema(views) if kind == "table"}
 
 
 def schema(views: Views) -> list[tuple[Any, ...]]:
-    return views.query("SELECT type, name, tbl_name FROM sqlite_schema ORDER BY 1, 2")
+    if isinstance(views, SqliteViews):
+        return views.query("SELECT tbl_name, name, type FROM sqlite_schema ORDER BY 1, 2")
+    return views.query(
+        "SELECT tablename, tablename, 'table' FROM pg_tables WHERE schemaname = current_schema() UNION ALL "
+        "SELECT tablename, regexp_replace(indexdef, '^CREATE.* ON ', ''), 'index' FROM pg_indexes "
+        "WHERE schemaname = current_schema() ORDER BY 1, 2"
+    )
 
 
 # ---- the same bytes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(5))
+@each("seed", *range(5))
 def test_rebuilt_rows_are_equal_byte_for_byte(store: Store, views: Views, seed: int) -> None:
     """B16, whatever the batches in which the live rows came about."""
     fill(store, seed, runs=5, length=50)
@@ -64,9 +72,9 @@ def test_dropped_tables_come_back_as_they_were(store: Store, views: Views) -> No
     fill(store)
     caught_up(store, views)
     before = dump(views)
-    with views.writing() as connection:
+    with views.writing():
         for p in CORE:
-            connection.execute(f"DROP TABLE {p.table.name}")
+            views.run(f"DROP TABLE {p.table.name}")
     rebuild(store, views, CORE)
     assert dump(views) == before
 
@@ -89,9 +97,9 @@ def test_a_deleted_file_is_built_again(tmp_path: Path) -> None:
 def test_one_of_them_can_be_rebuilt_alone(store: Store, views: Views) -> None:
     fill(store)
     caught_up(store, views)
-    with views.writing() as connection:
-        connection.execute("DELETE FROM runs")
-        connection.execute("DELETE FROM costs")
+    with views.writing():
+        views.run("DELETE FROM runs")
+        views.run("DELETE FROM costs")
     rebuild(store, views, CORE, ["costs"])
     assert {d.table for d in check(store, views, CORE)} == {"runs"}
     with pytest.raises(ConfigurationError, match="no projection 'cost'; there are runs, steps"):
@@ -101,18 +109,16 @@ def test_one_of_them_can_be_rebuilt_alone(store: Store, views: Views) -> None:
 # ---- the proof finds what is wrong ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("tampering", "found"),
-    [
-        ("UPDATE runs SET workflow = 'chekout' WHERE run_id = 'r'",
-         Difference("runs", ("r",), "workflow", "chekout", "w")),
-        ("UPDATE runs SET wall_s = 0 WHERE run_id = 'r'", Difference("runs", ("r",), "wall_s", 0.0, None)),
-        ("UPDATE steps SET timeout_s = 1e-300 WHERE step = 2",
-         Difference("steps", ("r", 2, 0), "timeout_s", 1e-300, 0.0)),
-        ("UPDATE runs SET cost_usd = x'30'", Difference("runs", ("r",), "cost_usd", b"0", "0")),
-        ("DELETE FROM steps WHERE step = 2", Difference("steps", ("r", 2, 0), "", None, "row")),
-        ("INSERT INTO step_edges VALUES ('a', 1, 2)", Difference("step_edges", ("a", 1, 2), "", "row", None)),
-    ],
+@each(
+    "tampering found",
+    ("UPDATE runs SET workflow = 'chekout' WHERE run_id = 'r'",
+     Difference("runs", ("r",), "workflow", "chekout", "w")),
+    ("UPDATE runs SET wall_s = 0 WHERE run_id = 'r'", Difference("runs", ("r",), "wall_s", 0.0, None)),
+    ("UPDATE steps SET timeout_s = 1e-300 WHERE step = 2",
+     Difference("steps", ("r", 2, 0), "timeout_s", 1e-300, 0.0)),
+    ("UPDATE runs SET cost_usd = x'30'", Difference("runs", ("r",), "cost_usd", b"0", "0")),
+    ("DELETE FROM steps WHERE step = 2", Difference("steps", ("r", 2, 0), "", None, "row")),
+    ("INSERT INTO step_edges VALUES ('a', 1, 2)", Difference("step_edges", ("a", 1, 2), "", "row", None)),
 )  # fmt: skip
 def test_check_names_table_key_and_column(
     store: Store, views: Views, tampering: str, found: Difference
@@ -120,8 +126,8 @@ def test_check_names_table_key_and_column(
     append(store, "r", started(), scheduled(1), scheduled(2))
     caught_up(store, views)
     assert check(store, views, CORE) == []
-    with views.writing() as connection:
-        assert connection.execute(tampering).rowcount
+    with views.writing():
+        assert views.run(tampering)
     assert check(store, views, CORE) == [found]
     assert str(found).startswith(f"{found.table} {found.key[0]}")
     rebuild(store, views, CORE)
@@ -143,8 +149,8 @@ def test_check_catches_up_first_and_changes_nothing(store: Store, views: Views) 
 def test_check_gives_only_so_many_differences(store: Store, views: Views) -> None:
     fill(store, runs=5, length=50)
     caught_up(store, views)
-    with views.writing() as connection:
-        connection.execute("UPDATE steps SET name = 'x', site = 'y'")
+    with views.writing():
+        views.run("UPDATE steps SET name = 'x', site = 'y'")
     assert len(check(store, views, CORE, limit=7)) == 7
 
 
@@ -264,31 +270,31 @@ def test_a_newer_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with closing_views(str(tmp_path / "x.db")) as views:
         views.connection.execute("PRAGMA user_version = 7")
     with pytest.raises(SchemaMismatch, match="has version 7, this Refold knows version 1: upgrade"):
-        Views(tmp_path / "x.db.views")
+        SqliteViews(tmp_path / "x.db.views")
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     SQLiteStore(tmp_path / "y.db").close()
     with pytest.raises(SchemaMismatch, match="not one of Refold's read models"):
-        Views(tmp_path / "y.db")
+        SqliteViews(tmp_path / "y.db")
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to be looked at" * 40, b"\x00" * 4096])
 def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.db.views").write_bytes(content)
     with pytest.raises(StoreCorrupt, match="delete it with its -wal file: it is built again"):
-        Views(tmp_path / "x.db.views")
+        SqliteViews(tmp_path / "x.db.views")
 
 
 def test_urls_lead_to_the_file_beside_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url in ("x.db", "sqlite:///x.db", f"sqlite:///{tmp_path}/x.db", f"{tmp_path}/x.db"):
-        views = Views.of(url)
+        views = SqliteViews.of(url)
         assert views.path is not None
         assert views.path.absolute() == tmp_path / "x.db.views"
         views.close()
-    elsewhere = Views.of("postgresql://db")
-    assert elsewhere.path is None  # in memory, for now
+    elsewhere = SqliteViews.of("mine://db")  # of a user's own store
+    assert elsewhere.path is None
     elsewhere.close()
 
 

@@ -16,6 +16,7 @@ from refold.projections import queries
 from refold.projections.core import CORE
 from refold.projections.runs import RUNS
 from refold.projections.views import Views
+from refold.projections.views_sqlite import SqliteViews
 from tests.projections.samples import append, caught_up
 from tests.projections.stories import families, write
 from tests.projections.test_runner import started
@@ -26,7 +27,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def views() -> Views:
     """Two hundred runs of all sorts, with their families."""
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     chance = random.Random(7)
     for seed in range(50):
         streams = families(seed, 3, 40)
@@ -144,7 +145,7 @@ def test_the_names_of_indexes_are_those_that_queries_name() -> None:
     first = [index.columns[0] for index in RUNS.table.indexes]
     assert first == [
         "started_at", "status", "workflow", "workflow", "started_at", "attention", "started_at",
-        "blocked_type", "parent_id", "root_id",
+        "blocked_type", "parent_id", "root_id", "lock", "trigger",
     ]  # fmt: skip
 
 
@@ -187,13 +188,13 @@ def test_a_moment_may_be_given_as_one(views: Views) -> None:
 
 def test_a_damaged_value_does_not_break_a_list() -> None:
     """B14: what is no JSON comes as it is."""
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     gate = t.GateOpened(id="2", at=AT, gate=1, kind="approval", name="a#1", prompt="?", token="x")
     append(store, "r", started(), gate)
     caught_up(store, views)
-    with views.writing() as connection:
-        connection.execute("UPDATE runs SET attributes = '{oops', blocked_on = ''")
-        connection.execute("UPDATE gates SET voters = '[', votes = 'x', excluded = '{'")
+    with views.writing():
+        views.run("UPDATE runs SET attributes = '{oops', blocked_on = ''")
+        views.run("UPDATE gates SET voters = '[', votes = 'x', excluded = '{'")
     (run,) = queries.list_runs(views).runs
     assert (run["attributes"], run["blocked_on"]) == ("{oops", "")
     (found,), _ = queries.list_gates(views)

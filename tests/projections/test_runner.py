@@ -25,7 +25,8 @@ from refold.projections.rebuild import check, rebuild
 from refold.projections.runner import Runner
 from refold.projections.runs import RUNS
 from refold.projections.views import Standing, Views
-from tests.projections.samples import NameRow, Names, append, caught_up, dump
+from refold.projections.views_sqlite import SqliteViews
+from tests.projections.samples import NameRow, Names, append, caught_up, dump, each
 from tests.projections.stories import stories, write
 
 ROOT = Path(__file__).parents[2]
@@ -162,8 +163,8 @@ def test_a_runner_lets_another_process_finish(tmp_path: Path) -> None:
 
 
 @contextmanager
-def closing_views(log: str, busy_s: float = 5.0) -> Iterator[Views]:
-    views = Views.of(log, busy_s=busy_s)
+def closing_views(log: str, busy_s: float = 5.0) -> Iterator[SqliteViews]:
+    views = SqliteViews.of(log, busy_s=busy_s)
     try:
         yield views
     finally:
@@ -259,15 +260,14 @@ def odd(row: Any) -> Callable[..., Sequence[Any]]:
     return lambda self, rows, entry, event: (row,)
 
 
-@pytest.mark.parametrize(
-    ("row", "error"),
-    [
-        (NameRow("charge", 2**63), "cannot hold 9223372036854775808"),
-        (NameRow("charge", {}), "cannot hold {}"),  # type: ignore[arg-type]
-        (NameRow("charge", None), "cannot hold None"),  # type: ignore[arg-type]
-        (NameRow("ship", 1), "fold returned the row ('ship',) for the key ('charge',)"),
-        (NameRow("charge", "\ud800"), "surrogates not allowed"),  # type: ignore[arg-type]
-    ],
+@each(
+    "row error",
+    (NameRow("charge", {}), "cannot hold {}"),  # type: ignore[arg-type]
+    (NameRow("charge", "\ud800"), "surrogates not allowed"),  # type: ignore[arg-type]
+    (NameRow("charge", 2**63), "cannot hold 9223372036854775808"),
+    (NameRow("charge", None), "cannot hold None"),  # type: ignore[arg-type]
+    (NameRow("ship", 1), "fold returned the row ('ship',) for the key ('charge',)"),
+    postgres=2,
 )
 def test_a_row_that_does_not_fit_is_parked(store: Store, views: Views, row: Any, error: str) -> None:
     odd_names = type("Odd", (Names,), {"fold": odd(row)})()
@@ -297,7 +297,7 @@ def test_an_event_of_an_older_version_that_cannot_be_lifted_is_parked(
     assert views.query("SELECT steps_total FROM runs") == [(1,)]
 
 
-@pytest.mark.parametrize("body", [b"{", b"{}", b'{"at":5}', b"\xff", b"[" * 100_000])
+@each("body", b"{", b"{}", b'{"at":5}', b"\xff", b"[" * 100_000)
 def test_an_event_that_does_not_fit_its_type_is_parked_for_all_who_read_it(
     store: Store, views: Views, body: bytes
 ) -> None:

@@ -23,6 +23,7 @@ from refold.projections.records import record
 from refold.projections.runner import Runner
 from refold.projections.timers import TIMERS
 from refold.projections.views import Views
+from refold.projections.views_sqlite import SqliteViews
 from refold.projections.waits import WAITS
 from tests.projections import naive_tables as naive
 from tests.projections.stories import families, stories, write
@@ -30,7 +31,7 @@ from tests.projections.stories import families, stories, write
 
 def folded(seed: int, length: int, batch: int, runs: int = 2) -> tuple[Any, Views]:
     streams = families(seed, runs, length)
-    store, views = MemoryStore(), Views(None)
+    store, views = MemoryStore(), SqliteViews(None)
     write(store, streams, random.Random(seed))
     runner, chance = Runner(store, views, CORE), random.Random(seed)
     while runner.catch_up(batch):

@@ -1,0 +1,165 @@
+"""Read models on PostgreSQL: one set of tables for all processes, folded by one of them at a time."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import psycopg
+import pytest
+
+from refold.events.errors import StoreBusy, StoreReadOnly
+from refold.events.postgres import PostgresStore
+from refold.projections import queries
+from refold.projections.core import CORE
+from refold.projections.projection import Projection
+from refold.projections.rebuild import check, open_runner
+from refold.projections.runner import Runner
+from refold.projections.views_open import open_views
+from refold.projections.views_postgres import PostgresViews
+from tests.projections.samples import NameRow, Names, WiderNames, append, caught_up
+from tests.projections.test_runner import fill, odd, scheduled, started
+
+
+@contextmanager
+def opened(url: str, *, busy_s: float = 5.0) -> Iterator[tuple[PostgresStore, PostgresViews]]:
+    """The log and its read models, as one process has them."""
+    store = PostgresStore(url)
+    try:
+        views = open_views(store, busy_s=busy_s)
+        assert isinstance(views, PostgresViews)
+        try:
+            yield store, views
+        finally:
+            views.close()
+    finally:
+        store.close()
+
+
+def test_processes_that_fold_at_once_fold_each_event_once(postgres: str) -> None:
+    with opened(postgres) as (store, views):
+        end = fill(store, runs=6, length=60)
+
+        def fold(number: int) -> int:
+            with opened(postgres) as (mine, tables):
+                runner, folded = open_runner(mine, tables, CORE), 0
+                while runner.position < end:
+                    folded += runner.catch_up(20 + number)
+                return folded
+
+        with ThreadPoolExecutor(3) as threads:
+            assert sum(threads.map(fold, range(3))) == end
+        assert check(store, views, CORE) == []
+
+
+def test_who_writes_is_waited_for_only_so_long(postgres: str) -> None:
+    with opened(postgres) as (store, views), opened(postgres, busy_s=0.01) as (mine, tables):
+        fill(store)
+        runner = Runner(mine, tables, CORE)
+        assert runner.catch_up(5) == 5
+        with views.writing():
+            assert runner.catch_up(5) == 0
+            with pytest.raises(StoreBusy, match="another process is writing read models"), tables.writing():
+                pass
+        assert runner.catch_up(5) == 5
+
+
+def test_a_frozen_folder_is_cut_off_and_leaves_nothing(postgres: str) -> None:
+    with opened(postgres) as (store, views), opened(postgres) as (mine, tables):
+        end = fill(store)
+        with mock.patch("refold.projections.views_postgres.FROZEN_MS", 50):
+            frozen = views.writing()
+            frozen.__enter__()
+            views.run("DELETE FROM projections")
+        runner = Runner(mine, tables, CORE)
+        runner.reach(end)  # waits for the lock until the server has had enough
+        assert runner.position == end
+        with pytest.raises(Exception, match="idle-in-transaction timeout|terminating connection|closed"):
+            frozen.__exit__(None, None, None)
+        assert check(store, views, CORE) == []
+
+
+def test_those_who_start_with_a_new_version_build_it_once(postgres: str) -> None:
+    with opened(postgres) as (store, views):
+        append(store, "r", started(), *(scheduled(step) for step in range(1, 40)))
+        caught_up(store, views, (Names(),))
+
+        def start(number: int) -> tuple[int, list[Any]]:
+            with opened(postgres) as (mine, tables):
+                runner = open_runner(mine, tables, (WiderNames(),))
+                return runner.position, tables.query("SELECT * FROM names")
+
+        with (
+            ThreadPoolExecutor(4) as threads,
+            mock.patch("refold.projections.rebuild.BATCH", 5),
+            mock.patch("refold.projections.rebuild.STILL_S", 0.02),
+        ):
+            assert list(threads.map(start, range(4))) == [(40, [("charge", 39, 2)])] * 4
+        assert check(store, views, (WiderNames(),)) == []
+
+
+def test_a_build_that_was_killed_is_gone_on_with(postgres: str) -> None:
+    with opened(postgres) as (store, views):
+        end = fill(store)
+        Runner(store, views, (WiderNames(),)).catch_up()
+        with views.writing():
+            views.run("UPDATE projections SET version = 1 WHERE slot = 'live'")
+        Runner(store, views, (WiderNames(),), slot="building").catch_up(10)
+        told: list[tuple[int, int]] = []
+        with mock.patch("refold.projections.rebuild.STILL_S", 0.01):
+            open_runner(store, views, (WiderNames(),), lambda done, total: told.append((done, total)))
+        assert told[-1][0] == end - 10
+        assert check(store, views, (WiderNames(),)) == []
+
+
+def test_texts_that_postgresql_cannot_keep_come_back_as_they_were(postgres: str) -> None:
+    name = "nul \0, one \1, two \1\1, three \1\2 end"
+    with opened(postgres) as (store, views):
+        append(store, "r", started(), scheduled(1, name))
+        caught_up(store, views)
+        assert queries.list_steps(views, "r")[0]["name"] == name
+        assert queries.read_table(views, CORE[1].table, name=name)[0]["key"] == f"{name}#1"
+        assert check(store, views, CORE) == []
+
+
+def test_a_value_of_another_type_is_parked(postgres: str) -> None:
+    odd_names = type("Odd", (Names,), {"fold": odd(NameRow("charge", "two"))})()  # type: ignore[arg-type]
+    with opened(postgres) as (store, views):
+        append(store, "r", started(), scheduled())
+        assert "cannot hold 'two'" in caught_up(store, views, (odd_names,)).parked()[0].error
+
+
+def test_behind_a_pooler_nothing_is_left_in_a_session(postgres: str) -> None:
+    with opened(f"{postgres}&prepare=no") as (store, views):
+        end = fill(store)
+        assert open_runner(store, views, CORE).position == 0
+        runner = caught_up(store, views)
+        assert runner.position == end
+        with store.server.reading() as connection:
+            (path,) = connection.execute("SHOW search_path").fetchone() or ("",)
+            (waits,) = connection.execute("SHOW synchronous_commit").fetchone() or ("",)
+        assert (path, waits) == ('"$user", public', "on")
+
+
+def test_who_may_only_read_sees_what_others_have_folded(postgres: str, postgres_server: str) -> None:
+    schema = postgres.rpartition("=")[2]
+    chosen: Sequence[Projection] = (Names(),)
+    with opened(postgres) as (store, views):
+        append(store, "r", started(), scheduled())
+        caught_up(store, views, chosen)
+        role = f"reader_{schema}"
+        with psycopg.connect(postgres_server, autocommit=True) as admin:
+            admin.execute(f"CREATE ROLE {role} LOGIN".encode())
+            try:
+                admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}".encode())
+                admin.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}".encode())
+                with opened(postgres.replace("refold@", f"{role}@", 1)) as (_, tables):
+                    assert tables.query("SELECT * FROM names") == [("charge", 1)]
+                    append(store, "r", scheduled(2))
+                    with pytest.raises(StoreReadOnly, match="permission denied"), tables.writing():
+                        tables.run("DELETE FROM names")
+                    assert tables.query("SELECT * FROM names") == [("charge", 1)]
+            finally:
+                admin.execute(f"DROP OWNED BY {role}".encode())
+                admin.execute(f"DROP ROLE {role}".encode())
