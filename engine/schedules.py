@@ -239,7 +239,7 @@ class Schedules:
                 if not events or store.commit([_unit(plan.name, record, events)]) == [None]:
                     break
 
-    def _find(self, name: str) -> Record:
+    def _find(self, name: Any) -> Record:
         """Raises `ScheduleNotFound`, for what can be no name, too."""
         known = isinstance(name, str) and name.isprintable()
         return _there(name, load(self._engine.store, SCHEDULES + name) if known else None)

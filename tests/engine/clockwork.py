@@ -2,9 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from refold import Context, workflow
+from refold import Context, Engine, workflow
 from refold.events.schedule_events import ScheduleFired, ScheduleSkipped
-from refold.testing import TestEngine
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR, DAY = 3_600.0, 86_400.0
@@ -31,10 +30,10 @@ def at(hour: float, day: int = 1) -> datetime:
     return START + timedelta(days=day - 1, hours=hour)
 
 
-def fired(engine: TestEngine, name: str) -> list[datetime]:
+def fired(engine: Engine, name: str) -> list[datetime]:
     return [event.nominal for event in engine.schedules.history(name) if isinstance(event, ScheduleFired)]
 
 
-def skipped(engine: TestEngine, name: str) -> list[tuple[str, int]]:
+def skipped(engine: Engine, name: str) -> list[tuple[str, int]]:
     events = [event for event in engine.schedules.history(name) if isinstance(event, ScheduleSkipped)]
     return [(event.reason, event.count) for event in events]

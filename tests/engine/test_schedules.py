@@ -2,8 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,94 +16,88 @@ from refold.events.dispatch import rebuild_work, work_differences
 from refold.events.memory import MemoryStore
 from refold.events.open import open_store
 from refold.events.schedule_events import ScheduleSkipped
-from refold.events.store import Store
 from refold.events.transfer import export_log, import_log
 from refold.events.triggers import trigger_of
 from refold.events.types import RunStarted
 from refold.schedules import Schedule
 from refold.testing import TestEngine
+from tests.engine import kit
 from tests.engine.clockwork import DAY, HOUR, START, at, fired, patient, report, skipped, slow
-from tests.engine.kit import of
+from tests.engine.kit import HandClock, Place, of
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
-    """The same log, opened again and again."""
-    opened: list[Store] = []
-    log = MemoryStore()
-    url = request.getfixturevalue("postgres") if request.param == "postgres" else str(tmp_path / "log.db")
-
-    def again() -> Store:
-        opened.append(log if request.param == "memory" else open_store(url))
-        return opened[-1]
-
-    try:
-        yield again
-    finally:
-        for store in opened:
-            store.close()
-
-
-# ---- on every store
-
-
-async def test_a_month_of_nights_passes_in_no_time(place: Callable[[], Store]) -> None:
-    async with TestEngine(place(), workflows=[report]) as engine:
+async def test_a_month_of_nights_passes_in_no_time() -> None:
+    async with TestEngine(workflows=[report]) as engine:
         await engine.schedules.create("nightly", report, "sales", cron="30 2 * * *", timezone="Europe/Madrid")
         await engine.advance(31 * DAY)
         assert fired(engine, "nightly") == [at(1.5, day) for day in range(1, 32)]
         handle = await engine.get("nightly-20260131T013000Z")
         assert await handle.result() == "sales of 2026-01-31T01:30:00+00:00"
-        run = engine.runs.list(attributes={"schedule": "nightly"}, limit=50)
-        assert len(run.runs) == 31
         (started, *_) = of(handle, RunStarted)
         assert str(trigger_of(started)) == "schedule nightly of 2026-01-31 01:30 UTC"
+        assert len(engine.runs.list(attributes={"schedule": "nightly"}, limit=50).runs) == 31
         assert engine.schedules.get("nightly").fired == 31
         assert engine.schedules.next("nightly", 2) == [at(1.5, 32), at(1.5, 33)]
+
+
+# ---- on every store
+
+
+def _is_last(engine: Engine, moment: datetime) -> bool:
+    return fired(engine, "hourly")[-1:] == [moment]
+
+
+async def test_a_schedule_goes_on_in_the_next_process_and_makes_up_for_the_last_time_only(
+    place: Place,
+) -> None:
+    clock = HandClock(START.timestamp())
+    async with kit.engine(place, report, clock=clock) as engine:
+        await engine.schedules.create("hourly", report, "x", every=HOUR)
+        for hour in (1, 2):
+            clock.move(HOUR)
+            await kit.until(partial(_is_last, engine, at(hour)))
+        handle = await engine.get("hourly-20260101T020000Z")
+        assert await handle.result() == "x of 2026-01-01T02:00:00+00:00"
+    clock.move(7.5 * HOUR)
+    async with kit.engine(place, report, clock=clock) as engine:
+        await kit.until(lambda: len(fired(engine, "hourly")) == 3)
+        assert fired(engine, "hourly") == [at(1), at(2), at(9)]
+        assert skipped(engine, "hourly") == [("missed", 6)]
+        await engine.schedules.pause("hourly")
+        await engine.schedules.resume("hourly")
         assert not work_differences(engine.store)
         assert not engine.verify().problems
 
 
-async def test_a_schedule_goes_on_in_the_next_process_and_makes_up_for_the_last_time_only(
-    place: Callable[[], Store],
-) -> None:
-    async with TestEngine(place(), workflows=[report]) as engine:
-        await engine.schedules.create("hourly", report, "x", every=HOUR)
-        await engine.advance(2 * HOUR)
-    async with TestEngine(place(), workflows=[report], start=at(9.5)) as engine:
-        await engine.settle()
-        assert fired(engine, "hourly") == [at(1), at(2), at(9)]
-        assert skipped(engine, "hourly") == [("missed", 6)]
-        await engine.advance(HOUR)
-        assert fired(engine, "hourly")[-1] == at(10)
-
-
 async def test_the_dispatch_table_is_built_again_and_an_export_carries_schedules(
-    place: Callable[[], Store], tmp_path: Path
+    place: Place, tmp_path: Path
 ) -> None:
-    async with TestEngine(place(), workflows=[report]) as engine:
+    async with kit.engine(place, report) as engine:
         await engine.schedules.create("hourly", report, "x", every=HOUR)
         await engine.schedules.create("gone", report, "x", every=HOUR)
-        await engine.advance(HOUR)
         await engine.schedules.delete("gone")
+        run_id = await engine.schedules.trigger("hourly")
+        await kit.until(lambda: (work := engine.store.work(run_id)) is not None and work.state == "done")
         await engine.schedules.pause("hourly", "stocktaking")
-    store = place()
-    if not isinstance(store, MemoryStore):
-        before = store.all_work()
-        rebuild_work(store)
-        assert store.all_work() == before
+    store = open_store(place) if isinstance(place, str) else place
+    before = store.all_work()
+    rebuild_work(store)
+    assert store.all_work() == before
     other = open_store(tmp_path / "other.db")
-    import_log(other, export_log(store))
-    assert not work_differences(other)
-    other.close()
-    async with TestEngine(str(tmp_path / "other.db"), workflows=[report], start=at(4.5)) as engine:
-        assert [one.name for one in engine.schedules.list()] == ["hourly"]
-        await engine.schedules.resume("hourly", "counted")
-        assert skipped(engine, "hourly") == [("paused", 3)]
-        await engine.advance(HOUR)
-        assert fired(engine, "hourly") == [at(1), at(5)]
+    try:
+        import_log(other, export_log(store))
+        assert not work_differences(other)
+    finally:
+        other.close()
+        if isinstance(place, str):
+            store.close()
+    async with kit.engine(str(tmp_path / "other.db"), report) as engine:
+        (info,) = engine.schedules.list()
+        assert (info.name, info.status, info.note, info.last_run) == (
+            "hourly", "paused", "stocktaking", run_id,
+        )  # fmt: skip
 
 
 # ---- catching up
