@@ -37,6 +37,7 @@ POSTGRES = {
     "latency": "latency",
     "idle": "idle",
     "history": "history",
+    "standby": "standby",
 }
 """Those of `--postgres`, modules in `benchmarks.postgres`."""
 PEERS = "peers"
@@ -73,10 +74,9 @@ def one(name: str, scale: Scale) -> list[Figure]:
 
 def one_on_postgres(name: str, scale: Scale) -> list[Figure]:
     """The same on a server, new for each bench."""
-    from .postgres.place import server  # psycopg and the tests' server: only for those who ask for it
-
+    place = importlib.import_module("benchmarks.postgres.place")  # psycopg and the tests' server: not always
     module = importlib.import_module(f"benchmarks.postgres.{POSTGRES.get(name, name)}")
-    with server() as dsn:
+    with place.server() as dsn:
         figures: list[Figure] = module.run(scale, dsn)
     return [dataclasses.replace(figure, command=f"./dev bench --postgres {name}") for figure in figures]
 

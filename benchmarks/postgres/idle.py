@@ -10,7 +10,7 @@ from refold import Engine
 from ..harness import Figure, Scale, at_most, run_async
 from ..workloads import WORKFLOWS, sleeper
 from .place import Split, log_url
-from .workers import Crew
+from .workers import Crew, refold_worker
 
 DAY_S = 86_400.0
 SETTLE_S = 4.0
@@ -42,7 +42,7 @@ def run(scale: Scale, dsn: str) -> list[Figure]:
     url, seconds = log_url(dsn, "idle"), scale.pick(20, 1)
     run_async(prepare(url, scale.pick(2_000, 30)))
     split = Split(dsn, own=False)
-    with psycopg.connect(dsn, autocommit=True) as connection, Crew(url, 1, views=True) as crew:
+    with psycopg.connect(dsn, autocommit=True) as connection, Crew(refold_worker(url, views=True), 1) as crew:
         crew.begin()
         time.sleep(scale.pick(int(SETTLE_S), 1))
         before, cpu = transactions(connection), crew.cpu()

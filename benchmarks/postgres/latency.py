@@ -10,7 +10,7 @@ from ..harness import Figure, Scale, at_most, run_async
 from ..latency import IDLE_S
 from ..workloads import WORKFLOWS, clock
 from .place import Bare, log_url
-from .workers import Crew
+from .workers import Crew, refold_worker
 
 
 async def measure(scale: Scale, dsn: str) -> list[Figure]:
@@ -19,7 +19,7 @@ async def measure(scale: Scale, dsn: str) -> list[Figure]:
     spans: list[float] = []
     bases: list[float] = []
     async with Engine(url, workflows=WORKFLOWS, execute=False) as engine:
-        with Crew(url, 1, views=True) as crew:
+        with Crew(refold_worker(url, views=True), 1) as crew:
             crew.begin()
             await (await engine.start(clock)).result()
             for number in range(scale.pick(110, 4)):

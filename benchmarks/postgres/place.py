@@ -16,7 +16,7 @@ from ..harness import Scale
 DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "shared_buffers": "256MB"}
 """What tests switch off for speed; the rest are PostgreSQL's defaults."""
 WARM_UP = 1_000
-"""Commits before measuring: the server's files and plans are there, its WAL segments are recycled or not."""
+"""Commits before measuring."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

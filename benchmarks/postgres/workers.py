@@ -42,11 +42,15 @@ def worker(url: str, views: bool = False) -> None:
     print(json.dumps(time.process_time() - began))
 
 
+def refold_worker(url: str, *, views: bool = False) -> list[str]:
+    """The command of a worker."""
+    return [sys.executable, "-c", _WORKER, json.dumps({"url": url, "views": views})]
+
+
 class Crew:
     """So many worker processes, ready to begin."""
 
-    def __init__(self, url: str, workers: int, *, views: bool = False) -> None:
-        command = [sys.executable, "-c", _WORKER, json.dumps({"url": url, "views": views})]
+    def __init__(self, command: list[str], workers: int) -> None:
         pipe: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": ROOT}
         with ExitStack() as stack:
             self._processes = [stack.enter_context(subprocess.Popen(command, **pipe)) for _ in range(workers)]
@@ -95,14 +99,20 @@ def throughput(dsn: str, schema: str, workers: int, runs: int, split: Split) -> 
     url = log_url(dsn, schema)
     run_async(store_runs(url, runs))
     left = f"SELECT COUNT(*) FROM {schema}.work WHERE state <> 'done'".encode()
-    with Crew(url, workers) as crew, psycopg.connect(dsn, autocommit=True) as connection, split.counted():
-        began = time.perf_counter()
-        crew.begin()
-        while connection.execute(left).fetchone() != (0,):
-            time.sleep(0.02)
-        took = time.perf_counter() - began
+    command = refold_worker(url)
+    with Crew(command, workers) as crew, psycopg.connect(dsn, autocommit=True) as connection, split.counted():
+        took = until_done(crew, connection, left)
         split.workers += crew.stop()
     return runs * STEPS / took
+
+
+def until_done(crew: Crew, connection: psycopg.Connection[Any], left: bytes) -> float:
+    """Seconds from the word until nothing is left."""
+    began = time.perf_counter()
+    crew.begin()
+    while connection.execute(left).fetchone() != (0,):
+        time.sleep(0.02)
+    return time.perf_counter() - began
 
 
 def run(scale: Scale, dsn: str) -> list[Figure]:

@@ -1,6 +1,7 @@
 """Messages that take more than a few lines to meet, and the tests that do; file under `tests`, function."""
 
 from tests.errors.catalogue import Entry, entries
+from tests.errors.schedules import SCHEDULES
 
 _REPAIRS = "engine/test_rewound_again.py"
 _OUTAGES = "ha/test_outages.py"
@@ -52,6 +53,7 @@ _TESTS: dict[tuple[str, str], str] = {
     ("StoreReadOnly", "… has schema version … and must be brought to"): (
         "events/test_upgrade.py::test_an_old_file_that_may_only_be_read_says_what_to_do"
     ),
+    **SCHEDULES,
 }
 
 ELSEWHERE: dict[Entry, str] = {
