@@ -9,22 +9,12 @@ from msgspec import Struct
 from ..events import types as t
 from ..events.blobs import bring_back, put_all_away
 from ..events.clock import new_event_id
-from ..events.errors import RefoldError
 from ..events.schedule_events import Defined, ScheduleEvent, ScheduleSkipped
 from ..events.schedule_work import schedule_work
 from ..events.store import Append, Post, Reading, Unit
 from ..events.stream import SCHEDULES, Tail, chain
 from .family import LAST_ROWS, NOTHING_ALONG, Along
-from .names import shown
 from .schedule_rules import Skip
-
-
-class ScheduleNotFound(RefoldError):
-    """No schedule has this name."""
-
-    def __init__(self, name: object) -> None:
-        super().__init__(f"no schedule {shown(name)} in this store; `refold schedules` lists them")
-        self.name = name
 
 
 class Record(Struct, frozen=True):

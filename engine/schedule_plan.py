@@ -97,8 +97,12 @@ class Schedule:
         self.name = check_schedule_name(name)
         if not isinstance(workflow, Workflow):
             raise ConfigurationError(f"schedule {name!r}: expected a @workflow, got {workflow!r:.80}")
-        _one_of("catch_up", catch_up, CatchUp)
-        _one_of("overlap", overlap, Overlap)
+        if catch_up not in get_args(CatchUp):
+            raise ConfigurationError(f"catch_up={catch_up!r:.80}: expected one of skip, latest, all")
+        if overlap not in get_args(Overlap):
+            raise ConfigurationError(
+                f"overlap={overlap!r:.80}: expected one of skip, buffer_one, cancel_other, allow_all"
+            )
         if window is not None and not (is_number(window) and 0 < window < LONGEST_S):
             raise ConfigurationError(f"window={window!r:.80}: expected seconds, more than 0, or None")
         self.workflow = workflow
@@ -137,11 +141,6 @@ def check_schedule_name(value: Any) -> str:
             "around it"
         )
     return name
-
-
-def _one_of(what: str, value: Any, words: Any) -> None:
-    if value not in get_args(words):
-        raise ConfigurationError(f"{what}={value!r:.80}: expected one of {', '.join(get_args(words))}")
 
 
 def same_plan(plan: Defined, fields: dict[str, Any]) -> bool:

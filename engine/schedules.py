@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from ..events.clock import to_datetime
-from ..events.errors import ActRefused, AppendRefused, ConfigurationError
+from ..events.errors import ActRefused, AppendRefused, ConfigurationError, ScheduleNotFound
 from ..events.registry import Unknown, look_at_event
 from ..events.schedule_events import (
     ScheduleBackfilled,
@@ -27,7 +27,7 @@ from ..events.store import Reading, Store, Unit
 from ..events.stream import SCHEDULES, Tail
 from ..events.types import Event
 from .names import check_name, check_text
-from .schedule_log import Record, ScheduleNotFound, append, head, load, skipped
+from .schedule_log import Record, append, head, load, skipped
 from .schedule_plan import Options, Schedule, check_schedule_name, describe, same_plan
 from .schedule_rules import resumed, run_id_of
 from .schedule_times import TICK, Times, times_of
@@ -209,7 +209,7 @@ class Schedules:
 
     def get(self, name: str) -> ScheduleInfo:
         """How it stands. Raises `ScheduleNotFound`."""
-        return info(_there(name, load(self._engine.store, SCHEDULES + name)))
+        return info(self._find(name))
 
     def list(self, *, deleted: bool = False) -> "Infos":
         """All of them by name; those that were deleted only when they are asked for."""
@@ -217,7 +217,7 @@ class Schedules:
 
     def next(self, name: str, count: int = 5) -> "Moments":
         """Its next times, in UTC, paused or not. Raises `ScheduleNotFound`."""
-        return next_times(_there(name, load(self._engine.store, SCHEDULES + name)), count)
+        return next_times(self._find(name), count)
 
     def history(self, name: str) -> "History":
         """Everything that happened to it. Raises `ScheduleNotFound`."""
@@ -238,6 +238,11 @@ class Schedules:
                 events = _made(self._now(), record, plan, "engine", change=True)
                 if not events or store.commit([_unit(plan.name, record, events)]) == [None]:
                     break
+
+    def _find(self, name: Any) -> Record:
+        """Raises `ScheduleNotFound`, for what can be no name, too."""
+        known = isinstance(name, str) and name.isprintable()
+        return _there(name, load(self._engine.store, SCHEDULES + name) if known else None)
 
     def _now(self) -> datetime:
         now: datetime = to_datetime(self._engine.clock.now())

@@ -41,7 +41,7 @@ class StepFlow(Workflow[Any, Any]):
 
     def __init__(self, step: Step[Any, Any], version: str) -> None:
         here = structs.replace(step.options, run_on="", compensate=None, on_fail=None, optional=False)
-        self.step = Step(step.fn, step.name, here)
+        self.step: Step[Any, Any] = Step(step.fn, step.name, here)
         name = f"{STEP_RUN}{step.name}"
         super().__init__(self._handle, name, version, WorkflowOptions(run_on=step.options.run_on))
 
@@ -59,12 +59,12 @@ class StepFlow(Workflow[Any, Any]):
             raise StepFailed(error) from None
 
     @property
-    def decode_result(self) -> Any:  # type: ignore[override]
+    def decode_result(self) -> Any:
         """JSON of a result to the step's return type."""
         return self.step.decode_result
 
     @property
-    def runtime(self) -> dict[str, str]:  # type: ignore[override]
+    def runtime(self) -> dict[str, str]:
         """As of any workflow; the code is the body's."""
         return {**Workflow.runtime.func(self), "code": code_digest(self.step.fn)}  # type: ignore[attr-defined]
 
@@ -74,6 +74,11 @@ class StepChild(children.ChildCommand):
 
     __slots__ = ("count", "key", "kwargs", "packed", "step")
 
+    step: Step[Any, Any]
+    packed: Raw
+    kwargs: Raw
+    count: int
+    key: str
     iteration = 0
 
     def completed(self, run: Any, cause: t.ChildEnded) -> None:

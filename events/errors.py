@@ -14,6 +14,7 @@ RefoldError
 │   └── LeaseLost                 … because another owner took the run over
 ├── UnknownEvent                  an event type this code does not know
 ├── RunNotFound
+├── ScheduleNotFound
 ├── RunEnded                      the run is over: nothing can be sent to it
 ├── StartConflict                 same id or key, other workflow or input
 │   └── Locked                    another run holds the concurrency key
@@ -36,7 +37,7 @@ RefoldError
     └── HandlerStuck              it never became idle
 """
 
-from typing import Any
+from typing import Any, Self
 
 
 class RefoldError(Exception):
@@ -64,6 +65,14 @@ class ValueRefused(RefoldError):
 
 class StoreError(RefoldError):
     """The log cannot be read or written. Nothing of the refused append was stored."""
+
+    passing = False
+    """Whether it may be gone by itself in a moment: a server that is away, or another one taking over."""
+
+    def soon(self) -> Self:
+        """This error, as one that may be gone by itself."""
+        self.passing = True
+        return self
 
 
 class StoreBusy(StoreError):
@@ -130,6 +139,14 @@ class RunNotFound(RefoldError):
             )
         super().__init__(told)
         self.run_id = run_id
+
+
+class ScheduleNotFound(RefoldError):
+    """No schedule has this name."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__(f"no schedule {name!r:.300} in this store; `refold schedules` lists them")
+        self.name = name
 
 
 class RunEnded(RefoldError):

@@ -47,6 +47,8 @@ LAZY = {
     "projections/views_open.py: .views_postgres": "the driver is an extra, and 0.1 s",
     "refold/cli/sql.py: .sql_postgres": "the same",
     "engine/engine.py: ..projections.why_of": "the words of `why`, 10 ms, and only who asks needs them",
+    "cronsim": "an extra",
+    "zoneinfo": "12 ms, and only a cron expression needs it",
     "argparse": "only the command line needs it, and the library must not pay for it",
     "hypothesis": "only `schedules` of the test kit needs it, and not every user has it",
     "importlib.metadata": "47 ms, and only `__version__` needs it",

@@ -1,5 +1,6 @@
 """Steps that only a worker with a tag executes: each is a run below the one that calls it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -224,7 +225,8 @@ def hire(postgres: str, tmp_path: Path) -> Iterator[Callable[[], "subprocess.Pop
     with ExitStack() as stack:
 
         def start() -> "subprocess.Popen[bytes]":
-            worker = subprocess.Popen([sys.executable, str(program), postgres])
+            env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+            worker = subprocess.Popen([sys.executable, str(program), postgres], env=env)
             stack.callback(worker.wait, 60)
             stack.callback(worker.kill)
             return worker

@@ -1,135 +1,103 @@
 """Schedules: what fires when, what is skipped and why, and that no time becomes a run twice or is lost."""
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+import sys
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from refold import Context, Settings, workflow
-from refold.errors import ConfigurationError, RunNotFound, ValueRefused
+from refold import Context, Engine, Settings, workflow
+from refold.engine.schedule_times import times_of
+from refold.errors import ActRefused, ConfigurationError, RunNotFound, ScheduleNotFound, ValueRefused
 from refold.events.dispatch import rebuild_work, work_differences
 from refold.events.memory import MemoryStore
 from refold.events.open import open_store
-from refold.events.schedule_events import ScheduleFired, ScheduleSkipped
-from refold.events.store import Store
+from refold.events.schedule_events import ScheduleSkipped
 from refold.events.transfer import export_log, import_log
 from refold.events.triggers import trigger_of
 from refold.events.types import RunStarted
-from refold.schedules import Schedule, ScheduleNotFound
+from refold.schedules import Schedule
 from refold.testing import TestEngine
-from tests.engine.kit import of
+from tests.engine import kit
+from tests.engine.clockwork import DAY, HOUR, START, at, fired, patient, report, skipped, slow
+from tests.engine.kit import HandClock, Place, of
 
 pytestmark = pytest.mark.anyio
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-HOUR, DAY = 3_600.0, 86_400.0
 
-
-@workflow
-async def report(ctx: Context, about: str) -> str:
-    return f"{about} of {ctx.attributes['scheduled_for']}"
-
-
-@workflow
-async def slow(ctx: Context) -> str:
-    await ctx.sleep(5_400)
-    return "done"
-
-
-@workflow
-async def patient(ctx: Context) -> str:
-    await ctx.wait_for_event("go")
-    return "gone"
-
-
-def at(hour: float, day: int = 1) -> datetime:
-    return START + timedelta(days=day - 1, hours=hour)
-
-
-def fired(engine: TestEngine, name: str) -> list[datetime]:
-    return [event.nominal for event in engine.schedules.history(name) if isinstance(event, ScheduleFired)]
-
-
-def skipped(engine: TestEngine, name: str) -> list[tuple[str, int]]:
-    events = [event for event in engine.schedules.history(name) if isinstance(event, ScheduleSkipped)]
-    return [(event.reason, event.count) for event in events]
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    """The same log, opened again and again."""
-    if request.param == "memory":
-        log = MemoryStore()
-        return lambda: log
-    if request.param == "sqlite":
-        return lambda: open_store(tmp_path / "log.db")
-    url = request.getfixturevalue("postgres")
-    return lambda: open_store(url)
-
-
-# ---- on every store
-
-
-async def test_a_month_of_nights_passes_in_no_time(place: Callable[[], Store]) -> None:
-    async with TestEngine(place(), workflows=[report]) as engine:
+async def test_a_month_of_nights_passes_in_no_time() -> None:
+    async with TestEngine(workflows=[report]) as engine:
         await engine.schedules.create("nightly", report, "sales", cron="30 2 * * *", timezone="Europe/Madrid")
         await engine.advance(31 * DAY)
         assert fired(engine, "nightly") == [at(1.5, day) for day in range(1, 32)]
         handle = await engine.get("nightly-20260131T013000Z")
         assert await handle.result() == "sales of 2026-01-31T01:30:00+00:00"
-        run = engine.runs.list(attributes={"schedule": "nightly"}, limit=50)
-        assert len(run.runs) == 31
         (started, *_) = of(handle, RunStarted)
         assert str(trigger_of(started)) == "schedule nightly of 2026-01-31 01:30 UTC"
+        assert len(engine.runs.list(attributes={"schedule": "nightly"}, limit=50).runs) == 31
         assert engine.schedules.get("nightly").fired == 31
         assert engine.schedules.next("nightly", 2) == [at(1.5, 32), at(1.5, 33)]
+
+
+# ---- on every store
+
+
+def _is_last(engine: Engine, moment: datetime) -> bool:
+    return fired(engine, "hourly")[-1:] == [moment]
+
+
+async def test_a_schedule_goes_on_in_the_next_process_and_makes_up_for_the_last_time_only(
+    place: Place,
+) -> None:
+    clock = HandClock(START.timestamp())
+    async with kit.engine(place, report, clock=clock) as engine:
+        await engine.schedules.create("hourly", report, "x", every=HOUR)
+        for hour in (1, 2):
+            clock.move(HOUR)
+            await kit.until(partial(_is_last, engine, at(hour)))
+        handle = await engine.get("hourly-20260101T020000Z")
+        assert await handle.result() == "x of 2026-01-01T02:00:00+00:00"
+    clock.move(7.5 * HOUR)
+    async with kit.engine(place, report, clock=clock) as engine:
+        await kit.until(lambda: len(fired(engine, "hourly")) == 3)
+        assert fired(engine, "hourly") == [at(1), at(2), at(9)]
+        assert skipped(engine, "hourly") == [("missed", 6)]
+        await engine.schedules.pause("hourly")
+        await engine.schedules.resume("hourly")
         assert not work_differences(engine.store)
         assert not engine.verify().problems
 
 
-async def test_a_schedule_goes_on_in_the_next_process_and_makes_up_for_the_last_time_only(
-    place: Callable[[], Store],
-) -> None:
-    async with TestEngine(place(), workflows=[report]) as engine:
-        await engine.schedules.create("hourly", report, "x", every=HOUR)
-        await engine.advance(2 * HOUR)
-    async with TestEngine(place(), workflows=[report], start=at(9.5)) as engine:
-        await engine.settle()
-        assert fired(engine, "hourly") == [at(1), at(2), at(9)]
-        assert skipped(engine, "hourly") == [("missed", 6)]
-        await engine.advance(HOUR)
-        assert fired(engine, "hourly")[-1] == at(10)
-
-
 async def test_the_dispatch_table_is_built_again_and_an_export_carries_schedules(
-    place: Callable[[], Store], tmp_path: Path
+    place: Place, tmp_path: Path
 ) -> None:
-    async with TestEngine(place(), workflows=[report]) as engine:
+    async with kit.engine(place, report) as engine:
         await engine.schedules.create("hourly", report, "x", every=HOUR)
         await engine.schedules.create("gone", report, "x", every=HOUR)
-        await engine.advance(HOUR)
         await engine.schedules.delete("gone")
+        run_id = await engine.schedules.trigger("hourly")
+        await kit.until(lambda: (work := engine.store.work(run_id)) is not None and work.state == "done")
         await engine.schedules.pause("hourly", "stocktaking")
-    store = place()
-    if not isinstance(store, MemoryStore):
-        before = store.all_work()
-        rebuild_work(store)
-        assert store.all_work() == before
+    store = open_store(place) if isinstance(place, str) else place
+    before = store.all_work()
+    rebuild_work(store)
+    assert store.all_work() == before
     other = open_store(tmp_path / "other.db")
-    import_log(other, export_log(store))
-    assert not work_differences(other)
-    other.close()
-    async with TestEngine(str(tmp_path / "other.db"), workflows=[report], start=at(4.5)) as engine:
-        assert [one.name for one in engine.schedules.list()] == ["hourly"]
-        await engine.schedules.resume("hourly", "counted")
-        assert skipped(engine, "hourly") == [("paused", 3)]
-        await engine.advance(HOUR)
-        assert fired(engine, "hourly") == [at(1), at(5)]
-    if not isinstance(store, MemoryStore):
-        store.close()
+    try:
+        import_log(other, export_log(store))
+        assert not work_differences(other)
+    finally:
+        other.close()
+        if isinstance(place, str):
+            store.close()
+    async with kit.engine(str(tmp_path / "other.db"), report) as engine:
+        (info,) = engine.schedules.list()
+        assert (info.name, info.status, info.note, info.last_run) == (
+            "hourly", "paused", "stocktaking", run_id,
+        )  # fmt: skip
 
 
 # ---- catching up
@@ -223,105 +191,6 @@ async def test_runs_of_a_schedule_can_go_on_beside_each_other() -> None:
         assert len(engine.runs.list(status="waiting", limit=50).runs) == 30
 
 
-# ---- by hand
-
-
-async def test_pause_and_resume_with_a_note() -> None:
-    async with TestEngine(workflows=[report]) as engine:
-        await engine.schedules.create("x", report, "x", every=HOUR)
-        await engine.schedules.pause("x", "stocktaking", by="user:ana")
-        await engine.advance(3 * HOUR)
-        info = engine.schedules.get("x")
-        assert (info.status, info.note, info.fired) == ("paused", "stocktaking", 0)
-        await engine.schedules.resume("x")
-        assert skipped(engine, "x") == [("paused", 3)]
-        await engine.advance(HOUR)
-        assert fired(engine, "x") == [at(4)]
-        by = {getattr(event, "by", "") for event in engine.schedules.history("x")}
-        assert "user:ana" in by
-
-
-async def test_a_run_now_even_while_it_is_paused() -> None:
-    async with TestEngine(workflows=[report]) as engine:
-        await engine.schedules.create("x", report, "x", every=HOUR)
-        await engine.schedules.pause("x")
-        one, two = await engine.schedules.trigger("x"), await engine.schedules.trigger("x")
-        assert one != two
-        await engine.settle()
-        for run_id in (one, two):
-            assert await (await engine.get(run_id)).result()
-
-
-async def test_a_past_span_is_made_up_for_and_what_ran_then_does_not_run_again() -> None:
-    async with TestEngine(workflows=[report]) as engine:
-        await engine.schedules.create("x", report, "x", every=HOUR)
-        await engine.advance(2 * HOUR)
-        assert await engine.schedules.backfill("x", at(-3), at(2)) == 6
-        await engine.settle()
-        assert sorted(fired(engine, "x")) == [at(hour) for hour in range(-3, 3)]
-        assert skipped(engine, "x") == [("exists", 2)]
-        assert await engine.schedules.backfill("x", at(-200), at(-1)) == 200
-        await engine.settle()
-        assert len(fired(engine, "x")) == 6 + 197
-        with pytest.raises(ConfigurationError, match="past"):
-            await engine.schedules.backfill("x", at(0), at(100))
-        with pytest.raises(ConfigurationError, match="time zone"):
-            await engine.schedules.backfill("x", datetime(2026, 1, 1), at(1))
-        with pytest.raises(ConfigurationError, match="10,000"):
-            await engine.schedules.backfill("x", at(0, -1_000), at(0))
-
-
-async def test_a_deleted_schedule_is_not_found_and_its_name_can_be_used_again() -> None:
-    async with TestEngine(workflows=[report]) as engine:
-        await engine.schedules.create("x", report, "x", every=HOUR)
-        await engine.advance(HOUR)
-        await engine.schedules.delete("x", "not needed")
-        await engine.advance(HOUR)
-        with pytest.raises(ScheduleNotFound):
-            engine.schedules.get("x")
-        with pytest.raises(ScheduleNotFound):
-            await engine.schedules.trigger("x")
-        assert [one.status for one in engine.schedules.list(deleted=True)] == ["deleted"]
-        await engine.schedules.create("x", report, "y", every=2 * HOUR)
-        await engine.advance(2 * HOUR)
-        assert fired(engine, "x") == [at(1), at(4)]
-        assert not work_differences(engine.store)
-
-
-async def test_one_moment_fires_once() -> None:
-    async with TestEngine(workflows=[report]) as engine:
-        await engine.schedules.create("x", report, "x", at=at(5))
-        await engine.advance(10 * HOUR)
-        assert fired(engine, "x") == [at(5)]
-        assert engine.schedules.get("x").status == "finished"
-        assert engine.schedules.next("x") == []
-
-
-# ---- declared in code
-
-
-async def test_code_declares_schedules_and_a_new_process_changes_nothing_but_what_differs() -> None:
-    log = MemoryStore()
-    hourly = Schedule("x", report, "x", every=HOUR)
-    async with TestEngine(log, workflows=[report], schedules=[hourly]) as engine:
-        await engine.advance(HOUR)
-    async with TestEngine(log, workflows=[report], schedules=[hourly]) as engine:
-        assert len(engine.schedules.history("x")) == 2
-        assert engine.schedules.get("x").fired == 1
-    changed = Schedule("x", report, "y", every=HOUR)
-    async with TestEngine(log, workflows=[report], schedules=[changed]) as engine:
-        assert [getattr(event, "TAG", "?") for event in engine.schedules.history("x")] == [
-            "schedule.created", "schedule.fired", "schedule.changed",
-        ]  # fmt: skip
-        await engine.advance(HOUR)
-        assert (await (await engine.get("x-20260101T020000Z")).result()).startswith("y")
-        with pytest.raises(ConfigurationError, match="does something else"):
-            await engine.schedules.create("x", report, "z", every=HOUR)
-        await engine.schedules.create("x", report, "y", every=HOUR)
-        await engine.schedules.update("x", report, "y", every=2 * HOUR)
-        assert engine.schedules.next("x", 1) == [at(4)]
-
-
 # ---- when things do not fit
 
 
@@ -413,9 +282,50 @@ async def test_what_cannot_work_is_refused_before_anything_is_written() -> None:
                 await create(name, report, "x", every=5.0)  # type: ignore[arg-type]
         with pytest.raises(ValueRefused):
             await create("x", report, 5, every=5.0)
+        with pytest.raises(ConfigurationError, match="@workflow"):
+            Schedule("x", print, every=5.0)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="no such day"):
+            await create("x", report, "x", cron="0 0 */20 * MON#5")
         with pytest.raises(RunNotFound):
             await engine.get("schedule/x")
+        with pytest.raises(ScheduleNotFound):
+            engine.schedules.next("\ud800")
         assert engine.store.position() == 0
+
+
+async def test_without_its_library_a_cron_expression_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = MemoryStore()
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", cron="0 * * * *")
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    times_of.cache_clear()
+    with pytest.raises(ConfigurationError, match=r"refold\[schedules\]"):
+        Schedule("x", report, "x", cron="0 * * * *")
+    async with TestEngine(log, workflows=[report]) as engine:
+        await engine.schedules.create("y", report, "y", every=HOUR)
+        await engine.advance(HOUR)
+        assert (fired(engine, "x"), fired(engine, "y")) == ([], [at(1)])
+    assert "schedule x cannot be fired here: cron=… needs the library cronsim" in caplog.text
+
+
+async def test_too_many_runs_asked_for_by_hand_are_refused() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR)
+        async with Engine(engine.door, execute=False, clock=engine.time) as other:
+            for _ in range(100):
+                await other.schedules.trigger("x")
+            with pytest.raises(ActRefused, match="100 runs"):
+                await other.schedules.trigger("x")
+        engine.worker.look()
+        await engine.settle()
+        assert engine.schedules.get("x").fired == 100
+        with pytest.raises(ConfigurationError, match="how many"):
+            engine.schedules.next("x", -1)
+    with pytest.raises(ConfigurationError, match="expects Schedule"):
+        async with TestEngine(workflows=[report], schedules=["x"]):  # type: ignore[list-item]
+            pass
 
 
 # ---- crashes
