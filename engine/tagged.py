@@ -5,6 +5,7 @@ run that waits for such a step is idle: it takes no memory, and no worker, while
 """
 
 import asyncio
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,10 +64,10 @@ class StepFlow(Workflow[Any, Any]):
         """JSON of a result to the step's return type."""
         return self.step.decode_result
 
-    @property
+    @functools.cached_property
     def runtime(self) -> dict[str, str]:
         """As of any workflow; the code is the body's."""
-        return {**Workflow.runtime.func(self), "code": code_digest(self.step.fn)}  # type: ignore[attr-defined]
+        return {**super().runtime, "code": code_digest(self.step.fn)}
 
 
 class StepChild(children.ChildCommand):
