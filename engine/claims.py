@@ -263,12 +263,16 @@ class Shared:
 
         def readable() -> None:
             if not self._leases.heard():  # the connection is gone: ask more often instead
-                self.close()
+                self._hang_up()
             heard()
 
         asyncio.get_running_loop().add_reader(self._fd, readable)
 
     def close(self) -> None:
+        self._heard = None
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             self._fd = -1

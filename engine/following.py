@@ -19,6 +19,8 @@ IDLE_POLL_S = 0.03
 PAGE = 500
 """Runs taken from `work` per look."""
 CLOCK_JUMP_S = 1.0
+FAILING_S = (0.05, 1.0)
+"""First and longest pause between looks while the store cannot be read."""
 SWEEP_S = 1.0
 """How often, while others write, to look for runs that nobody executes any more."""
 
@@ -36,6 +38,8 @@ class Following:
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
         self._sweep, self._swept, self._hinted = False, 0.0, False
+        self._failing_since: float | None = None
+        self._pause_s = FAILING_S[0]
         self._doubtful: set[str] = set()
         """Runs that others may have taken while we were not heard of."""
         self._drift = self._measure_drift()
@@ -72,10 +76,24 @@ class Following:
                 if swept_s > worker.claims.sweep_s:
                     self.look_at = 0.0  # or one that it had only taken, or a place in a queue
                 self.take_running()  # a zombie, or one who died, may have left a run behind
+            self._watch_clock()
         except StoreError as error:
-            _log.error("the store cannot be read: %s", error)
-            self.look_at = 0.0
-        self._watch_clock()
+            self._failed(error)
+        else:
+            if self._failing_since is not None:
+                _log.warning("the store can be read again, after %.1f s", monotonic() - self._failing_since)
+                self._failing_since, self._pause_s = None, FAILING_S[0]
+
+    def _failed(self, error: StoreError) -> None:
+        """Told once; looked for again and again, less and less often."""
+        if self._failing_since is None:
+            _log.error("the store cannot be read, trying again: %s", error)
+            self._failing_since = monotonic()
+        self.look_at = 0.0
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._pause_s, self._tick)
+        self._pause_s = min(self._pause_s * 2, FAILING_S[1])
 
     def _tick_now(self) -> None:
         """Somebody says that there is something for us."""

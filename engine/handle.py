@@ -8,6 +8,7 @@ from ..events.clock import to_datetime
 from ..events.registry import Unknown
 from ..events.types import Event
 from ..projections.queries import Record
+from .outages import through_outages
 from .workflow import Workflow
 
 R = TypeVar("R")
@@ -37,7 +38,7 @@ class Handle(Generic[R]):
         """
         run_id = self.id
         async with asyncio.timeout(timeout):
-            while isinstance(end := await self.engine.end_of(run_id), t.RunContinued):
+            while isinstance(end := await self._end_of(run_id), t.RunContinued):
                 run_id = end.next_run
         if isinstance(end, t.RunFailed | t.RunCompensated | t.RunCompensationFailed):
             error, status = end.error or t.Failure(type="", message=""), end.TAG.removeprefix("run.")
@@ -48,6 +49,10 @@ class Handle(Generic[R]):
         decode = self._workflow.decode_result if self._workflow is not None else codec.decoder(Any)
         value: R = decode(result, f"result of run {run_id}")
         return value
+
+    async def _end_of(self, run_id: str) -> Event:
+        end: Event = await through_outages(lambda: self.engine.end_of(run_id))
+        return end
 
     def _repr_html_(self) -> str:
         """Its timeline, as a notebook shows it: up to now, while it goes on."""

@@ -79,6 +79,8 @@ class Recovery:
         self._clashes: dict[str, int] = {}
         """How often a run could not be appended to because of another stream than its own."""
         self._loading = ""
+        self._failing = False
+        """The last run could not be read, which has been told."""
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -176,10 +178,13 @@ class Recovery:
     async def _load_safely(self, run_id: str) -> None:
         try:
             await self._load(run_id)
+            self._failing = False
         except (StoreCorrupt, SchemaMismatch) as error:
             self._keeper.block(run_id, error)
         except StoreError as error:
-            _log.error("run %s cannot be read, trying again: %s", run_id, error)
+            if not self._failing:
+                _log.error("run %s cannot be read, trying again: %s", run_id, error)
+            self._failing = True
             self._keeper.look_again()
             self._loop.call_later(RETRY_S, self.enqueue, run_id)
         except RefoldError as error:

@@ -175,11 +175,14 @@ class Worker:
 
     def _deliver_mail(self) -> None:
         mailed, self._mailed = self._mailed, set()
+        told = False
         for run_id in sorted(mailed):
             try:
                 self._deliver_to(run_id)
             except StoreError as error:
-                _log.error("the mail of run %s cannot be read, trying again: %s", run_id, error)
+                if not told:
+                    _log.error("the mail of run %s cannot be read, trying again: %s", run_id, error)
+                told = True
                 self._loop.call_later(RETRY_S, self.mail_for, run_id)
 
     def _deliver_to(self, run_id: str) -> None:

@@ -37,7 +37,7 @@ RefoldError
     └── HandlerStuck              it never became idle
 """
 
-from typing import Any
+from typing import Any, Self
 
 
 class RefoldError(Exception):
@@ -65,6 +65,14 @@ class ValueRefused(RefoldError):
 
 class StoreError(RefoldError):
     """The log cannot be read or written. Nothing of the refused append was stored."""
+
+    passing = False
+    """Whether it may be gone by itself in a moment: a server that is away, or another one taking over."""
+
+    def soon(self) -> Self:
+        """This error, as one that may be gone by itself."""
+        self.passing = True
+        return self
 
 
 class StoreBusy(StoreError):

@@ -177,6 +177,7 @@ class Log:
         result, seconds = outcome
         self._busy = False
         if isinstance(result, StoreError):
+            self._mean_s = max(self._mean_s, seconds * 0.1)  # a server that was silent may be so again
             self._after_failure(batch, result)
         else:
             self.commits += 1

@@ -31,7 +31,7 @@ def open_reader(url: str | os.PathLike[str]) -> Reading:
     text = os.fspath(url)
     path = _sqlite_path(text)
     if path is None:
-        return _other(text, create=False)
+        return _other(text, create=False, reading=True)
     from .sqlite_reader import SQLiteReader
 
     return SQLiteReader(path)
@@ -50,7 +50,7 @@ def _sqlite_path(text: str) -> str | None:
     return path
 
 
-def _other(text: str, create: bool) -> Store:
+def _other(text: str, create: bool, *, reading: bool = False) -> Store:
     scheme, _, rest = text.partition("://")
     if scheme == "memory":
         if rest:
@@ -59,18 +59,18 @@ def _other(text: str, create: bool) -> Store:
 
         return MemoryStore()
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
-        return _postgres(text, create)
+        return _postgres(text, create, reading)
     raise ConfigurationError(f"{_shown(text)}: no store is called {scheme!r}; use {FORMS}")
 
 
-def _postgres(url: str, create: bool) -> Store:
+def _postgres(url: str, create: bool, reading: bool) -> Store:
     try:
         from .postgres import PostgresStore
     except ImportError as error:
         raise ConfigurationError(
             f"{_shown(url)}: the driver is missing ({error}): pip install 'refold[postgres]'"
         ) from error
-    return PostgresStore(url, create=create)
+    return PostgresStore(url, create=create, reading=reading)
 
 
 def _shown(url: str) -> str:

@@ -6,16 +6,18 @@ from typing import Any
 from zlib import crc32
 
 import psycopg
-from msgspec.structs import asdict, astuple
+from msgspec.structs import astuple
 from psycopg import Connection, errors
 
 from .admission import admit
-from .errors import AppendRefused, StoreBusy, StoreError
-from .hold import Holder, this_process
+from .errors import AppendRefused, StoreError
+from .postgres_address import named_queries
 from .postgres_batch import Batch, name_of, text_of, texts
+from .postgres_connect import Patient, unhurried
 from .postgres_leases import Leases
+from .postgres_owning import Owning
 from .postgres_reader import PostgresReader
-from .postgres_server import Server, named_queries
+from .postgres_server import SCHEMA_VERSION, Server
 from .postgres_statement import Statement
 from .store import Refusal, Unit
 from .stream import INBOX, Row, Tail
@@ -33,7 +35,7 @@ _TRUE = b"\1"
 _MET_ANOTHER = (errors.UniqueViolation, errors.SerializationFailure, errors.DeadlockDetected)
 
 
-class PostgresStore(PostgresReader):
+class PostgresStore(PostgresReader, Owning):
     """A `Store` in one schema of a database (see `events/store.py` for what each method promises).
 
     Any number of processes may read it and append. Opening checks and, when needed, makes or updates the
@@ -41,14 +43,14 @@ class PostgresStore(PostgresReader):
     make a new one.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
-        self.server = self._server = Server(url, create=create)
+    def __init__(self, url: str, *, create: bool = True, reading: bool = False) -> None:
+        self.server = self._server = Server(url, create=create, reading=reading)
         """Public for what is kept beside the log."""
         self.url = self._server.address.url
+        self.schema_version = SCHEMA_VERSION
         self._queries = named_queries(self._server.address.schema)
         self._append_all = Statement("append", self._queries["append"])
         self._append_rows = Statement("append_rows", self._queries["append_rows"])
-        self._holding: Connection[Any] | None = None
         self.leases = Leases(self._server, self._queries, self._rows, lambda: self._executor()[0])
         """Which of the runs are this process's, when many execute this log."""
         self._own = 0
@@ -80,7 +82,7 @@ class PostgresStore(PostgresReader):
                     raise server.typed(error, "write") from error
                 raise
 
-    def _quickly(self, connection: Connection[Any], batch: "Batch") -> bool:
+    def _quickly(self, connection: Patient, batch: "Batch") -> bool:
         """Everything in one statement, as it is in most commits; False: something stands in the way."""
         try:
             stored = self._append(connection, batch, prepare=self._server.address.prepare)
@@ -89,11 +91,12 @@ class PostgresStore(PostgresReader):
         if not stored:
             return False
         self._own += bool(batch.rows)
+        self._acknowledge(batch)
         if self.leases.owner is None:  # who executes nothing speaks to somebody who does
             self._hint(connection)
         return True
 
-    def _append(self, connection: Connection[Any], batch: Batch, *, prepare: bool = False) -> bool:
+    def _append(self, connection: Patient, batch: Batch, *, prepare: bool = False) -> bool:
         """False: a stream is not where it is expected to be."""
         self.stirred += 1
         wanted = self._append_all if batch.works or batch.blobs else self._append_rows
@@ -101,7 +104,7 @@ class PostgresStore(PostgresReader):
         found = wanted.execute(connection, parameters, prepare=prepare)
         return found.get_value(0, 0) == _TRUE
 
-    def _hint(self, connection: Connection[Any]) -> None:
+    def _hint(self, connection: Patient) -> None:
         """Tell listening workers that there is something; not in the transaction of what there is.
 
         A transaction with a NOTIFY has a lock of the whole server's while it commits: clients who start runs
@@ -112,7 +115,13 @@ class PostgresStore(PostgresReader):
         except psycopg.Error:  # what it is about is stored, and found by whoever looks from time to time
             self._server.drop_writer()
 
-    def _carefully(self, connection: Connection[Any], units: Sequence[Unit]) -> list[Refusal | None]:
+    def _acknowledge(self, batch: Batch) -> None:
+        """A server that we meet later must have this; what was stored before it is older there, too."""
+        if batch.rows:
+            last = batch.rows[-1]
+            self._server.acknowledged = text_of(last.stream), last.version, last.hash
+
+    def _carefully(self, connection: Patient, units: Sequence[Unit]) -> list[Refusal | None]:
         """Look where all streams are, then store what fits; again when somebody else was there in between."""
         met: Exception | None = None
         for _ in range(TRIES):
@@ -121,6 +130,7 @@ class PostgresStore(PostgresReader):
                     refusals, batch, mail, notify = self._admitted(connection, units)
                     self._store(connection, batch, mail)
                 self._own += bool(batch.rows)
+                self._acknowledge(batch)
                 if notify:
                     self._hint(connection)
                 return refusals
@@ -172,7 +182,7 @@ class PostgresStore(PostgresReader):
         found = connection.execute(self._queries["tails"], {"streams": texts(sorted(names))})
         return {name_of(stream): Tail(version, last) for stream, version, last in found}
 
-    def _store(self, connection: Connection[Any], batch: Batch, mail: dict[str, int]) -> None:
+    def _store(self, connection: Patient, batch: Batch, mail: dict[str, int]) -> None:
         batch.heads.clear()  # checked already, against this transaction's own reading
         self._append(connection, batch)
         if mail:
@@ -186,7 +196,7 @@ class PostgresStore(PostgresReader):
         with server.lock:
             try:
                 connection, own = server.writer(), 0
-                with connection.transaction():
+                with unhurried(connection), connection.transaction():
                     while some := list(islice(left, UNITS)):
                         refusals, batch, mail, _ = self._admitted(connection, some)
                         for refusal in refusals:
@@ -208,15 +218,19 @@ class PostgresStore(PostgresReader):
     def _positioned(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, after every commit that is visible by now has its position."""
 
-        def ask(connection: Connection[Any]) -> list[tuple[Any, ...]]:
-            connection.execute(self._queries["give_positions"])
+        def ask(connection: Patient) -> list[tuple[Any, ...]]:
+            if not self._server.standby:  # positions are given where one can write
+                with unhurried(connection, 6):
+                    connection.execute(self._queries["give_positions"])
             return connection.execute(self._queries[query], parameters, binary=True).fetchall()
 
         return self._read(ask)
 
-    def _read(self, ask: Callable[[Connection[Any]], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+    def _read(self, ask: Callable[[Patient], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
         """What a connection answers; a second one is asked when the first turns out to have been cut."""
         server = self._server
+        if server.in_doubt:
+            server.settle_doubt(self._queries["barrier"])
         try:
             with server.reading() as connection:
                 try:
@@ -237,7 +251,7 @@ class PostgresStore(PostgresReader):
         with server.lock:
             try:
                 connection = server.writer()
-                with connection.transaction(), connection.cursor() as cursor:
+                with unhurried(connection), connection.transaction(), connection.cursor() as cursor:
                     cursor.execute(self._queries["clear_work"])
                     packed = [(text_of(work.run_id), *astuple(work)[1:], mail) for work, mail in rows]
                     cursor.executemany(self._queries["insert_work"], packed)
@@ -260,61 +274,6 @@ class PostgresStore(PostgresReader):
         self.stirred += moved != own
         return bool(moved != own)
 
-    # ---- owning
-
-    def hold(self, owner: str) -> None:
-        """Have the whole log for oneself: a lock of a session of ours, gone with the process.
-
-        Raises `StoreBusy` while anybody executes it.
-        """
-        server = self._server
-        if self._holding is not None:
-            raise self._busy(*self._executor())
-        try:
-            connection = server.connect()
-            try:
-                self._hold_with(connection, owner)
-            except BaseException:
-                connection.close()
-                raise
-        except psycopg.Error as error:
-            raise server.typed(error, "hold") from error
-        self._holding = connection
-
-    def _hold_with(self, connection: Connection[Any], owner: str) -> None:
-        key = {"key": self._server.address.key("executor")}
-        if connection.execute(self._queries["hold"], key).fetchone() != (True,):
-            raise self._busy(*self._executor())
-        if living := self._rows("living"):
-            raise self._busy(*_named(*living[0]))
-        connection.execute(self._queries["set_executor"], asdict(this_process(owner)))
-
-    def _busy(self, name: str, holder: Holder) -> StoreBusy:
-        return StoreBusy(f"{self.url} is held by {name}: stop that one first", name)
-
-    def _executor(self) -> tuple[str, Holder]:
-        found = self._rows("executor")
-        return _named(*found[0]) if found else ("another process", Holder())
-
-    def executors(self) -> list[Holder]:
-        """Who executes this log now."""
-        return [_named(*found)[1] for found in self._rows("living")]
-
-    def holder(self) -> Holder | None:
-        """One of them; None: nobody."""
-        return next(iter(self.executors()), None)
-
-    def holding(self) -> bool:
-        """Whether this object has the whole log for itself."""
-        return self._holding is not None and not self._holding.closed
-
-    def release(self) -> None:
-        """Stop being an executor, or the only one."""
-        connection, self._holding = self._holding, None
-        if connection is not None:
-            connection.close()
-        self.leases.leave()
-
     def close(self) -> None:
         """Release and close everything."""
         try:
@@ -323,7 +282,3 @@ class PostgresStore(PostgresReader):
             pass
         finally:
             self._server.close()
-
-
-def _named(owner: str, pid: int, host: str, since: str) -> tuple[str, Holder]:
-    return f"{owner} (pid {pid} on {host}, since {since})", Holder(owner, pid, host, since)

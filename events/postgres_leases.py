@@ -1,5 +1,6 @@
 """Many executors of one log on PostgreSQL: who lives, and which runs are whose. The log fences."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from .hold import this_process
 from .postgres_batch import name_of, text_of, texts
 from .postgres_server import Server
 from .work import ANY_WORKER
+
+_log = logging.getLogger("refold.postgres")
 
 
 class Seen(NamedTuple):
@@ -49,14 +52,9 @@ class Leases:
         self.channel = f"refold_{server.address.schema}"
 
     def _write(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        server = self._server
-        with server.lock:
-            try:
-                cursor = server.writer().execute(self._queries[query], parameters)
-                return cursor.fetchall() if cursor.description else []
-            except psycopg.Error as error:
-                server.drop_writer()
-                raise server.typed(error, "write") from error
+        with self._server.writing() as connection:
+            cursor = connection.execute(self._queries[query], parameters)
+            return cursor.fetchall() if cursor.description else []
 
     def join(self, owner: str, ttl: float) -> None:
         """Live for `ttl` seconds. Raises `StoreError`."""
@@ -147,14 +145,15 @@ class Leases:
 
     def listen(self) -> int:
         """A file descriptor that is readable when somebody has something for us; -1: there is none."""
-        if not self._server.address.prepare:
+        if not self._server.direct:
             return -1  # a pooler hands notifications to whomever has the connection by then
         try:
-            self._listener = self._server.connect()
-            self._listener.execute(f'LISTEN "{self.channel}"'.encode())
-            return self._listener.fileno()
-        except psycopg.Error as error:
-            raise self._server.typed(error, "listen to") from error
+            self._listener = listener = self._server.connect_directly()
+            listener.execute(f'LISTEN "{self.channel}"'.encode())
+            return listener.fileno()
+        except (psycopg.Error, StoreError) as error:
+            _log.info("nobody can tell us of news, so we ask more often: %s", error)
+            return -1
 
     def heard(self) -> bool:
         """Take the notifications; False: the connection is gone."""

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
-from psycopg import Connection, OperationalError, errors, pq
+from psycopg import OperationalError, errors, pq
+
+from .postgres_connect import Patient
 
 _PARAMETER = re.compile(rb"%\((\w+)\)[sb]::(\w+(?:\[\])?)")
 _LENGTH, _INT8, _FLOAT8 = Struct("!i").pack, Struct("!q").pack, Struct("!d").pack
@@ -56,7 +58,7 @@ class Statement:
         self._parameters: dict[str, Encode] = {}
         self._sql = _PARAMETER.sub(self._numbered, sql)
         self._formats = [_BINARY] * len(self._parameters)
-        self._prepared_on: Connection[Any] | None = None
+        self._prepared_on: Patient | None = None
 
     def _numbered(self, match: re.Match[bytes]) -> bytes:
         name, kind = match[1].decode(), match[2]
@@ -65,7 +67,7 @@ class Statement:
         return b"$%d::%s" % (list(self._parameters).index(name) + 1, kind)
 
     def execute(
-        self, connection: Connection[Any], parameters: Mapping[str, Any], *, prepare: bool
+        self, connection: Patient, parameters: Mapping[str, Any], *, prepare: bool
     ) -> "pq.abc.PGresult":
         """Its result, in binary form, from a connection that is ours alone. Raises `psycopg.Error`.
 
@@ -78,37 +80,39 @@ class Statement:
         pgconn = connection.pgconn
         if not prepare:
             pgconn.send_query_params(self._sql, values, param_formats=self._formats, result_format=_BINARY)
-            return _answer(pgconn)
+            return _answer(connection)
         try:
             return self._execute_prepared(connection, values)
         except errors.InvalidSqlStatementName:  # psycopg has the server forget all of them after a rollback
             self._prepared_on = None
             return self._execute_prepared(connection, values)
 
-    def _execute_prepared(
-        self, connection: Connection[Any], values: "Sequence[bytes | None]"
-    ) -> "pq.abc.PGresult":
+    def _execute_prepared(self, connection: Patient, values: "Sequence[bytes | None]") -> "pq.abc.PGresult":
         pgconn = connection.pgconn
         if self._prepared_on is not connection:
             pgconn.send_prepare(self._name, self._sql)
-            _answer(pgconn)
+            _answer(connection)
             self._prepared_on = connection
         pgconn.send_query_prepared(self._name, values, self._formats, _BINARY)
-        return _answer(pgconn)
+        return _answer(connection)
 
 
-def _answer(pgconn: "pq.abc.PGconn") -> "pq.abc.PGresult":
+def _answer(connection: Patient) -> "pq.abc.PGresult":
     """Wait for the answer to what was sent; signals get through, a person's Ctrl-C among them."""
+    pgconn, patience_s = connection.pgconn, connection.patience_s
+    longest = None if patience_s is None else patience_s * 1000
     poll = select.poll()
     poll.register(pgconn.socket, select.POLLIN | select.POLLOUT)
     while pgconn.flush():  # the server may have something to say before it takes the rest
-        poll.poll()
+        if not poll.poll(longest):
+            connection.give_up()
         pgconn.consume_input()
     poll.modify(pgconn.socket, select.POLLIN)
     last: pq.abc.PGresult | None = None
     while True:
         while pgconn.is_busy():
-            poll.poll()
+            if not poll.poll(longest):
+                connection.give_up()
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from .blobs import references
 from .errors import StoreCorrupt
-from .store import Store
+from .store import Reading
 from .stream import Row, Tail, check_chain
 
 _BATCH = 5_000
@@ -23,7 +23,7 @@ class Verified(Struct, frozen=True):
     """Contents of large values."""
 
 
-def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> Verified:
+def verify(store: Reading, progress: Callable[[int, int], None] | None = None) -> Verified:
     """Read the whole log once and check it. Raises `StoreCorrupt` when it cannot even be read.
 
     `progress` is told from time to time how many events were checked, and how many there are.
@@ -84,7 +84,7 @@ class _Check:
         if position != self.position + 1:
             self.problems.append(f"positions {self.position + 1} to {position - 1} are missing from the log")
 
-    def blobs(self, store: Store) -> int:
+    def blobs(self, store: Reading) -> int:
         """After all rows, so that what they refer to is there: it came in the same commits."""
         count, last = 0, ""
         while digests := store.blobs(last):
@@ -99,7 +99,7 @@ class _Check:
         ]
         return count
 
-    def blob(self, store: Store, digest: str) -> None:
+    def blob(self, store: Reading, digest: str) -> None:
         try:
             store.blob(digest)
         except StoreCorrupt as error:

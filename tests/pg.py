@@ -66,7 +66,7 @@ def server(**options: Any) -> Iterator[str]:
     who: dict[str, Any] = {}
     if os.geteuid() == 0:
         found = _in_the_open(found, folder)
-        user = _unprivileged()
+        user = unprivileged()
         os.chown(folder, user.pw_uid, user.pw_gid)
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     rest: dict[str, Any] = {"cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **who}
@@ -108,7 +108,7 @@ def _in_the_open(found: Path, folder: Path) -> Path:
     return folder / "server" / package.name / found.relative_to(package)
 
 
-def _unprivileged() -> pwd.struct_passwd:
+def unprivileged() -> pwd.struct_passwd:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name)

@@ -105,6 +105,10 @@ UPDATE refold.work SET mail = GREATEST(mail, (
     WHERE grown.run_id = work.run_id))
 WHERE run_id = ANY(%(runs)s::text[])
 
+-- name: barrier
+-- A transaction with nothing in it but a word in the server's own log, which standbys have to confirm.
+SELECT FROM pg_logical_emit_message(true, 'refold', '')
+
 -- name: read
 SELECT originator_id, originator_version, topic, state, hash, COALESCE(first_position + place, 0)
 FROM refold.stored_events LEFT JOIN refold.commits ON commits.id = commit_id

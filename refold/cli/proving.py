@@ -14,7 +14,7 @@ from ..projections.core import CORE
 from ..projections.rebuild import Difference
 from .exits import FAILED, OK
 from .screen import LiveLine, Screen
-from .stores import existing, store_url
+from .stores import existing, proving, store_url
 from .text import as_json, count, visible
 
 WORK = "work"
@@ -29,7 +29,7 @@ def verify(args: argparse.Namespace, screen: Screen) -> int:
     if args.store_argument and args.store and args.store_argument != args.store:
         raise ConfigurationError(f"two stores: {args.store_argument} and --store {args.store}; give one")
     try:
-        with existing(args.store_argument or args.store) as store:
+        with proving(args.store_argument or args.store) as store:
             url, found = store.url, _verify_with_progress(store, screen)
             differences, skipped = (
                 _compare(store, screen) if not found.problems else ([], "the log is damaged")

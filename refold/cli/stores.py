@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from ..engine.engine import DEFAULT_STORE
 from ..events.errors import ConfigurationError, StoreReadOnly
@@ -56,13 +56,33 @@ def existing(given: str | None) -> Iterator[Store]:
 
 
 @contextmanager
+def proving(given: str | None) -> Iterator[Store]:
+    """The same, to read all of it; on PostgreSQL a copy that follows will do."""
+    url = _named(given)
+    if not url.startswith("postgres"):
+        with existing(given) as store:
+            yield store
+        return
+    with looking(given) as reader:
+        yield cast(Store, reader)
+
+
+@contextmanager
 def looking(given: str | None) -> Iterator[Reading]:
     """The same, only to read it: sooner open."""
     store = open_reader(_named(given))
     try:
+        _tell_how_old(store)
         yield store
     finally:
         store.close()
+
+
+def _tell_how_old(store: Reading) -> None:
+    """Of a copy that follows, which somebody who looks must know; not among what was asked for."""
+    ask: Callable[[], Any] = getattr(store, "behind", lambda: None)
+    if (behind := ask()) is not None:
+        complain(f"this is a standby, which heard the last news {behind.seconds:.1f} s ago")
 
 
 @contextmanager

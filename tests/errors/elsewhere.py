@@ -4,6 +4,7 @@ from tests.errors.catalogue import Entry, entries
 from tests.errors.schedules import SCHEDULES
 
 _REPAIRS = "engine/test_rewound_again.py"
+_OUTAGES = "ha/test_outages.py"
 _UNDO = "engine/test_undo_again.py"
 
 _TESTS: dict[tuple[str, str], str] = {
@@ -30,6 +31,18 @@ _TESTS: dict[tuple[str, str], str] = {
     ),
     ("ConfigurationError", "durable_crash(kill=True): …"): (
         "testing/test_crash.py::test_what_cannot_be_compared_is_no_success"
+    ),
+    ("StoreError", "cannot write …: … waits for a standby"): (
+        f"{_OUTAGES}::test_a_commit_that_no_standby_confirms_is_not_acknowledged_and_leaves_one_process_behind"
+    ),
+    ("StoreError", "…: … does not have event … of …"): (
+        f"{_OUTAGES}::test_a_server_without_what_was_acknowledged_is_not_believed"
+    ),
+    ("StoreReadOnly", "…: … is a standby, which only follows"): (
+        "ha/test_standby.py::test_a_copy_can_be_looked_at_and_says_how_far_behind_it_is"
+    ),
+    ("SchemaMismatch", "… has schema version …, this Refold expects …, and a standby"): (
+        "ha/test_standby.py::test_a_copy_of_an_older_schema_says_what_to_do"
     ),
     ("StoreError", "the test crashed this process"): (
         "testing/test_engine.py::test_what_a_crash_cuts_off_is_told_and_what_was_not_stored_has_not_been"

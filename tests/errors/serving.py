@@ -57,9 +57,28 @@ def without_the_driver(folder: Path) -> None:
         open_store("postgresql://host/db")
 
 
-@meets("ConfigurationError", "…: synchronous_commit is off for this user or database, …")
+@meets("ConfigurationError", "…: synchronous_commit is … for this user or database, …")
 def a_forgetful_server(folder: Path) -> None:
     PostgresStore(url(options="-c%20synchronous_commit%3Doff"))
+
+
+@meets("ConfigurationError", "… leads through a pooler, …")
+def alone_behind_a_pooler(folder: Path) -> None:
+    store = PostgresStore(url(prepare="no"))
+    try:
+        store.hold("maintenance")
+    finally:
+        store.close()
+
+
+@meets("StoreError", "cannot write …: a commit is under way that is not answered")
+async def a_commit_that_hangs(folder: Path) -> None:
+    store = PostgresStore(url())
+    try:
+        with store._server.lock, mock.patch("refold.events.postgres_server.FIRST_S", 0.01):
+            store.leases.take("run")
+    finally:
+        store.close()
 
 
 @meets("ConfigurationError", "…: the database's encoding is …; make one with ENCODING 'UTF8'")

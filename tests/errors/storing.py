@@ -24,6 +24,7 @@ OPENED: dict[tuple[str, str], Any] = {
     ("ConfigurationError", "…: a memory store has no name; write memory://"): "memory://shop",
     ("ConfigurationError", "schema=… in the URL: …"): "postgresql://host/db?schema=a-b",
     ("ConfigurationError", "prepare=… in the URL: expected yes or no"): "postgresql://host/db?prepare=maybe",
+    ("ConfigurationError", "…=… in the URL: expected seconds, …"): "postgresql://host/db?patience=long",
     ("ConfigurationError", "…: no store is called …; use …"): "redis://host",
 }
 for (_kind, _message), _url in OPENED.items():

@@ -21,6 +21,7 @@ PASSED_ON = {
     ("HandlerError", "run …: …"): "the reason of the run's attention, listed",
     ("HandlerStuck", "…"): "`unexpected`, and appends refused again and again; both listed",
     ("NonDeterminismError", "…"): "the report, listed",
+    ("StoreError", "…"): "`synchronous_commit`, listed where it is found when the store is opened",
     ("ValueRefused", "item … of the map: …"): "what `ValueRefused` says",
     ("VoteRefused", "run …: …"): "`choose`, both of its texts listed",
     ("VoteRefused", "run … gate …: …"): "`Gate.refusal`, every one listed",
