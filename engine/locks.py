@@ -9,10 +9,14 @@ from ..events.errors import AppendRefused, Locked, StoreBusy
 from ..events.locks import Lock
 from ..events.store import Post, Store, Unit
 from ..events.stream import LOCKS
+from ..projections import queries
 from .names import check_name
 
 TRIES = 1_000
 """How often a key is looked at anew when others write to its stream meanwhile: each time one of them has."""
+
+
+Held = list[Lock]
 
 
 async def hold(
@@ -61,6 +65,11 @@ class Locks:
     def holder(self, key: str) -> str | None:
         """The run that holds a key; None: it is free. Raises `ConfigurationError` for what is no key."""
         return self.get(key).holder or None
+
+    def list(self) -> Held:
+        """The keys that are held, by key; which to look at the read models say, who has them the log."""
+        keys = dict.fromkeys(key for key, _ in queries.locked_runs(self._engine.projections.views))
+        return [lock for key in keys if (lock := locks.look_at(self._engine.store, key)).holder]
 
     def get(self, key: str) -> Lock:
         """How a key stands: `Lock(key, holder, since, workflow)`. Raises `ConfigurationError`."""

@@ -61,7 +61,7 @@ class QueueState(Struct, frozen=True):
 def _check_count(name: str, what: str, value: Any, least: int) -> None:
     if value is not None and not (type(value) is int and least <= value <= LARGEST):
         raise ConfigurationError(
-            f"queue {name!r}: {what}={value!r:.80}: expected a whole number, {least} to {LARGEST:,}, or None"
+            f"queue {name!r}: {what}={value!r:.80}: expected a whole number, {least} to {LARGEST}, or None"
         )
 
 

@@ -49,13 +49,17 @@ def _filters(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "status": args.status, "workflow": args.workflow, "attention": args.attention,
         "blocked_on": args.blocked, "parent": args.parent, "root": args.family,
+        "trigger": args.trigger, "lock": args.lock,
         "attributes": dict(map(_label, args.label or ())), "started_after": since("--since", args.since),
         "started_before": since("--before", args.before), "limit": args.limit, "cursor": args.cursor,
         "dismissed": None if args.all else args.dismissed,
     }  # fmt: skip
 
 
-_NAMES = ("status", "workflow", "attention", "blocked", "label", "parent", "family", "since", "before")
+_NAMES = (
+    "status", "workflow", "attention", "blocked", "label", "parent", "family", "trigger", "lock", "since",
+    "before",
+)  # fmt: skip
 
 
 def _given(args: argparse.Namespace) -> Iterator[str]:

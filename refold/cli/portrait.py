@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec import convert
+
 from .. import engine
+from ..events.triggers import Trigger
 from ..projections.timelines import Timeline
 from . import timeline
 from .screen import Screen
@@ -42,8 +45,10 @@ def head(screen: Screen, run: dict[str, Any]) -> None:
     screen.print((visible(run["run_id"]), "bold"), "  ", status_span(run["status"]), title)
     version = f"{visible(run['workflow'])} version {visible(run['version'])}"
     _field(
-        screen, "workflow", f"{version}, started {clock(run['started_at'])} UTC by {visible(run['trigger'])}"
+        screen, "workflow", f"{version}, started {clock(run['started_at'])} UTC by {visible(_trigger(run))}"
     )
+    if run["lock"]:
+        _field(screen, "lock", visible(run["lock"]))
     owners = f", {run['generation']} owners" if run["generation"] > 1 else ""
     _field(screen, "took", f"{seconds(took(run))}, {seconds(run['active_s'])} of it in steps{owners}")
     _field(screen, "steps", timeline.summary(run))
@@ -69,6 +74,12 @@ def head(screen: Screen, run: dict[str, Any]) -> None:
         _field(screen, "blocked", blocked(run["blocked_on"]))
     if run["cancel_requested"]:
         _field(screen, "cancel", f"requested: {visible(run['cancel_requested'])}")
+
+
+def _trigger(run: dict[str, Any]) -> str:
+    """What started it, with what belongs to that."""
+    about = run["triggered_by"]
+    return str(run["trigger"] if about is None else convert(about, Trigger))
 
 
 def _field(screen: Screen, name: str, text: str) -> None:

@@ -67,7 +67,7 @@ def fork(args: argparse.Namespace, screen: Screen) -> int:
     """`refold fork RUN`."""
 
     async def act(engine: Engine) -> str:
-        return await engine.fork(args.run, at=args.at, id=args.id, by=by(args))
+        return await engine.fork(args.run, at=args.at, id=args.id, lock=args.lock, by=by(args))
 
     original = args.run
     fate = speak(args, act)

@@ -62,6 +62,8 @@ def blocked(reason: dict[str, Any] | None) -> str:
         return f"step {visible(reason['key'])} is in doubt: say what it did"
     if reason["type"] == "paused":
         return "paused"
+    if reason["type"] == "timer" and not reason["timer"]:
+        return f"begins at {clock(reason['due_at'])}"
     return f"sleeps{due}" if reason["type"] == "timer" else f"waits for {visible(reason['type'])}{due}"
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from refold.events import transfer
+from msgspec import structs
+
+from refold.events import transfer, types as t
 from refold.events.memory import MemoryStore
 from refold.events.sqlite import SQLiteStore
 from refold.events.store import Unit
@@ -46,6 +48,14 @@ def another_history_of_a_run(folder: Path) -> None:
     store = MemoryStore()
     transfers.put(store, "a", transfers.started("other"))
     import_log(store, transfers.exported(transfers.sample()))
+
+
+@meets("StartConflict", "run … holds the lock …, which run … holds here; …")
+def a_run_that_holds_what_another_one_holds_here(folder: Path) -> None:
+    there, here = MemoryStore(), MemoryStore()
+    transfers.put(there, "a", structs.replace(transfers.started(), lock="k"))
+    transfers.put(here, "lock/k", t.LockTaken(id="l", at=transfers.AT, run_id="b"))
+    import_log(here, transfers.exported(there))
 
 
 @meets("StoreCorrupt", "… is damaged, found after the import was stored: …")

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from refold import Context, Engine, Handle, Retry, step, workflow
-from refold.engine import acts, talking
+from refold.engine import acts, locks, talking
 from refold.events.memory import MemoryStore
+from refold.triggers import Trigger
 from tests.engine.kit import HandClock, engine, until, waiting
 from tests.errors.cases import meets
 
@@ -101,6 +103,24 @@ OF_A_RUN: dict[tuple[str, str], tuple[Any, ...]] = {
         waits,
         lambda e, run: e.start(one, 1, key="k"),
         lambda e, run: e.start(one, 2, key="k"),
+    ),
+    ("Locked", "lock … is held by run … since …"): (
+        waits,
+        lambda e, run: e.start(one, 1, lock="k"),
+        lambda e, run: e.start(waits, id="s", lock="k"),
+        lambda e, run: e.start(one, 1, lock="k"),
+    ),
+    ("ConfigurationError", "start(start_at=…): expected a datetime with a time zone, …"): (
+        waits,
+        lambda e, run: e.start(one, 1, start_at=datetime(2030, 1, 1)),
+    ),
+    ("ConfigurationError", "start(delay=…): expected seconds from now, …"): (
+        waits,
+        lambda e, run: e.start(one, 1, delay=-1),
+    ),
+    ("ConfigurationError", "trigger of a schedule: …"): (
+        waits,
+        lambda e, run: e.start(one, 1, trigger=Trigger.schedule("nightly", datetime(2026, 1, 1))),
     ),
     ("ConfigurationError", "start() expects a @workflow, got …"): (waits, lambda e, run: e.start("waits")),
     ("ConfigurationError", "start(…, …): …; the handler takes …"): (waits, lambda e, run: e.start(one, 1, 2)),
@@ -258,3 +278,10 @@ async def more_than_anybody_takes(folder: Path) -> None:
 async def an_unknown_format(folder: Path) -> None:
     async with engine("memory://", waits) as e:
         list(e.export(format="pdf"))
+
+
+@meets("StoreBusy", "lock …: others ask for it all the time; …")
+async def others_ask_for_the_same_lock(folder: Path) -> None:
+    async with engine("memory://", *FLOWS) as e:
+        with mock.patch.object(locks, "TRIES", 0):
+            await e.start(one, 1, lock="k")

@@ -1,4 +1,4 @@
-"""Arguments of the commands that look: `runs`, `show`, `events`, `workers`."""
+"""Arguments of the commands that look: `runs`, `show`, `events`, `workers`, `locks`."""
 
 from typing import Any
 
@@ -32,6 +32,10 @@ def _runs(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--parent", metavar="RUN", help="only the children of this run")
     parser.add_argument("--family", metavar="RUN", help="this run and all below it")
+    parser.add_argument("--trigger", metavar="WORD", help="only runs started by this: webhook, schedule …")
+    parser.add_argument(
+        "--lock", metavar="KEY", help="only runs that hold, or have held, this concurrency key"
+    )
     parser.add_argument(
         "--since", metavar="TIME", help="only runs started since: 2026-01-31T12:00 (UTC), or 90s, 30m, 2h, 7d"
     )
@@ -79,4 +83,12 @@ def _events(commands: Any) -> None:
     parser.add_argument("--inbox", action="store_true", help="what others have sent to the run instead")
 
 
-COMMANDS = (_runs, _show, _events, _workers)
+def _locks(commands: Any) -> None:
+    parser = add(
+        commands, "locks", ".locks:locks", "list the concurrency keys that runs hold now, and since when",
+        "  refold locks\n  refold locks /srv/data --json | jq -r '.locks[].holder'",
+    )  # fmt: skip
+    parser.add_argument("key", nargs="?", metavar="KEY", help="only this one")
+
+
+COMMANDS = (_runs, _show, _events, _workers, _locks)

@@ -112,6 +112,7 @@ def _fork(commands: Any) -> None:
         "--at", type=positive, metavar="N", help="up to this event (default: all but its end)"
     )
     parser.add_argument("--id", metavar="NEW", help="id of the new run (default: a new one)")
+    parser.add_argument("--lock", metavar="KEY", help="concurrency key that it holds (default: none)")
     by_option(parser, "asks")
 
 
