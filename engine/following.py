@@ -171,7 +171,7 @@ class Following:
         for run_id in due:
             live = worker.live.get(run_id)
             if run_id.startswith(SCHEDULES):
-                worker.schedules.attend(run_id)
+                worker.schedules.take(run_id)
             elif live is None:
                 worker.recovery.enqueue(run_id)
                 if run_id in worker.blocked:
