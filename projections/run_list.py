@@ -31,7 +31,9 @@ _SHOWN = [c for c in RUNS.table.columns if c.name in LIST_COLUMNS]
 _SELECT = ", ".join(f"runs.{name}" for name in LIST_COLUMNS)
 
 
-BLOCKED_TYPES = ("approval", "input", "event", "child", "timer", "retry", "in_doubt", "paused")
+BLOCKED_TYPES = (
+    "approval", "input", "event", "child", "timer", "retry", "in_doubt", "paused", "queue", "worker",
+)  # fmt: skip
 """Types of `runs.blocked_on`."""
 
 
