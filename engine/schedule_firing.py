@@ -27,7 +27,7 @@ from ..events.stream import SCHEDULES
 from ..events.triggers import Trigger
 from .family import NOTHING_ALONG, Newborn, born, post
 from .names import LONGEST_TEXT
-from .placement import Placement, may_wait
+from .placement import Placement
 from .schedule_log import Record, append, goes_on, head, load, skipped, workflow_of
 from .schedule_rules import Case, Decided, Decision, Fire, Hold, decide, run_id_of, still_running
 from .schedule_times import times_of
@@ -39,6 +39,8 @@ ELSEWHERE_S = 5.0
 WAIT_S = 1.0
 """How often to ask whether the run before has ended in another process, while a time waits for that."""
 RETRY_S = 1.0
+AT_ONCE = 20
+"""Schedules that are attended to in one turn of the host loop, 0.3 ms each."""
 
 _log = logging.getLogger("refold.schedules")
 
@@ -51,6 +53,8 @@ class Firing:
         self._loop = asyncio.get_running_loop()
         self._busy: set[str] = set()
         """Streams of schedules whose append is under way."""
+        self.coming: dict[str, None] = {}
+        """Streams that a look has found due."""
         self._known: dict[str, Record] = {}
         self._awaited: dict[str, str] = {}
         """Runs whose end a time of a schedule waits for."""
@@ -71,6 +75,19 @@ class Firing:
         """A run has ended here; perhaps a time of a schedule waits for that."""
         if (stream := self._awaited.pop(run_id, None)) is not None:
             self.attend_safely(stream)
+
+    def take(self, stream: str) -> None:
+        """A look has found it due. Of very many at once each turn of the host loop attends to some."""
+        if not self.coming:
+            self._loop.call_soon(self._attend_some)
+        self.coming[stream] = None
+
+    def _attend_some(self) -> None:
+        for stream in list(self.coming)[:AT_ONCE]:
+            del self.coming[stream]
+            self.attend_safely(stream)
+        if self.coming:
+            self._loop.call_soon(self._attend_some)
 
     def attend(self, stream: str) -> None:
         """Decide what becomes of what is due of a schedule, and store that. Raises `StoreError`."""
@@ -166,7 +183,7 @@ class Firing:
             if error is None:
                 self._known[stream] = after
                 for newborn in runs:
-                    self._begin(newborn)
+                    worker.begin(newborn)
                 for message in posts:
                     worker.mail_for(message.run_id)
             elif isinstance(error, AppendRefused):
@@ -189,14 +206,6 @@ class Firing:
             place=place,
         )  # fmt: skip
         return structs.replace(started, cause=fired.id)
-
-    def _begin(self, newborn: Newborn) -> None:
-        worker = self._worker
-        if may_wait(newborn.started):
-            worker.claims.let_go(newborn.run_id)
-            worker.look_again()
-        else:
-            worker.begin(newborn)
 
 
 def _event(record: Record, decision: Decision, standing: Standing, now: datetime) -> ScheduleEvent:

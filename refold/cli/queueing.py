@@ -5,7 +5,7 @@ import asyncio
 from typing import Any
 
 from ..engine.engine import Engine
-from ..engine.queues import Queue, QueueState, states, undeclared
+from ..engine.queues import SHOWN, Queue, QueueState, states, undeclared
 from ..events.errors import ConfigurationError
 from .exits import OK
 from .given import principal
@@ -29,6 +29,8 @@ def queues(args: argparse.Namespace, screen: Screen) -> int:
     elif found:
         names = ("queue", "waiting", "running", "concurrency", "per key", "rate", "oldest waiting (UTC)")
         screen.table(names, [_cells(state) for state in found], right="waiting running")
+        if args.name is not None and found[0].holders:
+            screen.print(f"places: {visible(', '.join(found[0].holders))}{' …' * (found[0].running > SHOWN)}")
     else:
         screen.print(f"no queues in {visible(store.url)}")
     return OK
@@ -82,5 +84,5 @@ def _plain(state: QueueState) -> dict[str, Any]:
     limits = _limits(state.queue or Queue(state.name))
     return {
         **limits, "declared": state.queue is not None, "waiting": state.pending, "running": state.running,
-        "oldest": state.oldest,
+        "oldest": state.oldest, "holders": state.holders,
     }  # fmt: skip
