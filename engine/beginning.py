@@ -94,10 +94,21 @@ class Beginning:
             ConfigurationError: bad id, or not a workflow this engine has.
             StoreError: nothing was started.
         """
+        placed = {
+            "queue": queue, "priority": priority, "queue_key": queue_key, "start_at": start_at,
+            "delay": delay, "run_on": run_on, "lock": lock,
+        }  # fmt: skip
+        said = {"attributes": attributes, "trace": trace_id, "timeout": timeout, "trigger": trigger, "by": by}
+        return await self._start(workflow, args, id, key, placed, said)
+
+    async def _start(
+        self, workflow: Workflow[..., R], args: tuple[Any, ...], id: str | None, key: str | None,
+        placed: dict[str, Any], said: dict[str, Any],
+    ) -> Handle[R]:  # fmt: skip
         flow = self._registered(workflow)
         run_id = check_run_id(id) if id is not None else new_run_id()
-        check_name(by, "by")
-        for value, what in ((key, "start key"), (trace_id, "trace id")):
+        check_name(said["by"], "by")
+        for value, what in ((key, "start key"), (said["trace"], "trace id")):
             if value is not None:
                 check_name(value, what)
         packed = flow.encode_args(args)
@@ -108,16 +119,12 @@ class Beginning:
                 await self._bind_key(key, existing, digest)
             return Handle(self, existing, flow)
         now = to_datetime(self.clock.now())
-        place = placement(
-            now, queue=queue, priority=priority, queue_key=queue_key, start_at=start_at, delay=delay,
-            run_on=run_on, lock=lock,
-        )  # fmt: skip
-        if queue is not None:
-            check_declared(self.store, queue)
+        place = placement(now, **placed)
+        if place.queue:
+            check_declared(self.store, place.queue)
         started = start_of(
-            flow, packed, self.settings, now, key=key or "", attributes=attributes, trigger=trigger,
-            trace=trace_id, timeout=timeout, by=by, clock=self.clock, place=place,
-        )  # fmt: skip
+            flow, packed, self.settings, now, key=key or "", clock=self.clock, place=place, **said
+        )
         extra = key_append(key, run_id, digest, started.at, started.id) if key else Along()
 
         async def begin(posts: tuple[Post, ...] = ()) -> None:

@@ -8,6 +8,7 @@ from msgspec import Raw
 from ..events import types as t
 from ..events.errors import ChildFailed, ConfigurationError, NonDeterminismError, ValueRefused
 from ..events.types import Event
+from ..events.wait_events import STEP_RUN
 from .commands import Command, clip, same_raw
 from .loop import Future
 from .placement import AT_ONCE, Placement
@@ -52,11 +53,21 @@ class ChildCommand(Command):
         return t.ChildStarted(
             child=self.number, run_id=self.run_id, workflow=self.workflow.name, version=self.workflow.version,
             args=self.args, detached=self.future is None, item=self.item, task=self.task_path,
-            fan_out=self.fan_out.number if self.fan_out is not None else 0, site=self.site, **head,
+            fan_out=self.fan_out.number if self.fan_out is not None else 0, site=self.site,
+            run_on=self.place.of(self.workflow.options.run_on).run_on, **head,
         )  # fmt: skip
 
     def taken_back(self, head: dict[str, Any]) -> Event:
         return t.ChildCancelled(child=self.number, run_id=self.run_id, **head)
+
+    def completed(self, run: Any, cause: t.ChildEnded) -> None:
+        """Somebody waits for its result: what else follows from that."""
+
+    def failure(self, cause: t.ChildEnded) -> Exception:
+        """What its end raises where it is waited for."""
+        error = cause.error
+        kind, message = (error.type, error.message) if error is not None else (cause.status, "")
+        return ChildFailed(cause.run_id, cause.status, kind, message)
 
     def describe(self) -> str:
         return f"child {self.workflow.name!r} as {self.run_id!r} with arguments {clip(self.args)}"
@@ -65,6 +76,7 @@ class ChildCommand(Command):
 def start(
     run: Any, workflow: Workflow[Any, Any], args: tuple[Any, ...], *, wait: bool = True, site: str = "",
     fan_out: Command | None = None, item: int = 0, place: Placement = AT_ONCE,
+    make: "type[ChildCommand] | None" = None,
 ) -> ChildCommand:  # fmt: skip
     """Issue a child. Raises `ConfigurationError` when it may not be started, `ValueRefused` for arguments."""
     run.check_open()
@@ -77,7 +89,7 @@ def start(
     run_id = f"{run.run_id}~{run.child_count}"
     if future is None and run.started.forked_from:  # the handler gets the id at once, and may use it
         run_id = getattr(run.recorded(t.ChildStarted, detached=True), "run_id", run_id)
-    command = ChildCommand(workflow, run_id, packed, future)
+    command = (make or ChildCommand)(workflow, run_id, packed, future)
     command.site, command.place = site, place
     command.task_path = getattr(asyncio.current_task(run.loop), "path", "")
     if fan_out is not None:
@@ -95,6 +107,8 @@ def _ordinal(run_id: str) -> str:
 
 def check_descent(started: t.RunStarted, name: str, workflow: Workflow[Any, Any]) -> None:
     """Raises `ConfigurationError` for a child too deep, or of a workflow that is above it already."""
+    if workflow.name.startswith(STEP_RUN):  # a step has nothing below it
+        return
     chain = [*(ancestor.workflow for ancestor in started.ancestors), name, workflow.name]
     if len(chain) - 1 > started.max_depth:
         raise ConfigurationError(
@@ -115,11 +129,11 @@ def ended(run: Any, cause: t.ChildEnded) -> None:
         return
     command.future.command = None
     if cause.status == "completed":
-        command.future.set_result(_result(run, command, cause.result))
-        return
-    error = cause.error
-    kind, message = (error.type, error.message) if error is not None else (cause.status, "")
-    command.future.set_exception(ChildFailed(cause.run_id, cause.status, kind, message))
+        result = _result(run, command, cause.result)
+        command.completed(run, cause)
+        command.future.set_result(result)
+    else:
+        command.future.set_exception(command.failure(cause))
 
 
 def _result(run: Any, command: ChildCommand, result: Raw) -> Any:

@@ -60,6 +60,9 @@ class Claims(Protocol):
         """Anybody may have it, once it wants attention again."""
         ...
 
+    shared: bool
+    """Whether other processes execute runs of the store, too."""
+
     def ended(self, runs: Collection[str]) -> list[str]:
         """Those of the runs that have ended, wherever."""
         ...
@@ -90,6 +93,7 @@ class Claims(Protocol):
 class Alone:
     """The store has one executor at a time, and it is this process."""
 
+    shared = False
     sweep_s = float("inf")
 
     def __init__(self, store: Store, owner: str, tags: Sequence[str] = ANY_WORKER) -> None:
@@ -141,7 +145,8 @@ class Alone:
         self._given.pop(run_id, None)
 
     def ended(self, runs: Collection[str]) -> list[str]:
-        return []
+        rows = ((run_id, self._store.work(run_id)) for run_id in runs)
+        return [run_id for run_id, work in rows if work is not None and work.state == "done"]
 
     def tick(self) -> bool:
         return True
@@ -166,6 +171,8 @@ class Shared:
     """
 
     again_at = float("inf")  # `next_due` knows
+
+    shared = True
 
     def __init__(
         self, store: Any, owner: str, ttl: float, refresh: float, tags: Sequence[str] = ANY_WORKER

@@ -29,11 +29,12 @@ class Undo:
         self.done = False
 
 
-def push(run: Any, command: StepCommand, result: Raw) -> None:
+def push(
+    run: Any, step: Step[Any, Any], args: Raw, kwargs: Raw, count: int, key: str, number: int, result: Raw
+) -> None:
     """A step has completed that says how it is undone."""
-    undo = command.step.undo
-    kwargs = undo.with_result(command.kwargs, command.count, result)
-    _stack(run).append(Undo(undo, command.args, kwargs, command.count, command.key, command.number))
+    kwargs = step.undo.with_result(kwargs, count, result)
+    _stack(run).append(Undo(step.undo, args, kwargs, count, key, number))
 
 
 def register(run: Any, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -81,6 +82,8 @@ async def _undo(run: Any, undo: Undo) -> None:
 
 
 def _call(run: Any, undo: Undo) -> Future:
+    if undo.step.options.run_on:
+        return run.call_tagged(undo.step, undo.args, undo.kwargs, undo.count)  # type: ignore[no-any-return]
     future: Future = run.loop.create_future()
     task: Any = asyncio.current_task(run.loop)
     command = StepCommand(undo.step, undo.count, undo.args, undo.kwargs, future, task)

@@ -143,9 +143,17 @@ class Following:
                     worker.evict(run_id)  # a zombie went on with it, and has left it
                 worker.recovery.enqueue(run_id)
             after = page[-1]
-        for run_id in worker.ends.awaited() - worker.live.keys():  # it may have ended elsewhere
-            if (work := worker.store.work(run_id)) is not None and work.state == "done":
-                worker.recovery.enqueue(run_id)
+        for run_id in worker.claims.ended(self._awaited()):
+            worker.recovery.enqueue(run_id)
+
+    def _awaited(self) -> list[str]:
+        """Runs that somebody here waits for, and that may end elsewhere."""
+        worker = self._worker
+        return [
+            run_id
+            for run_id in worker.ends.awaited() - worker.live.keys()
+            if not worker.recovery.holds(run_id)
+        ]
 
     def look_soon(self) -> None:
         """Look in this turn of the loop, once for all who ask: a place in a queue is free, or may be."""
@@ -165,13 +173,13 @@ class Following:
         """Take what is due from the store, deliver mail to those who are here."""
         worker = self._worker
         now = worker.clock.now()
-        limit = PAGE + len(worker.live)
+        limit = PAGE + len(worker.live) + worker.recovery.queued  # what is here fills no page
         skip = worker.blocked.keys() | worker.schedules.elsewhere
         due, newborn = worker.claims.due(now, limit, skip, worker.room), False
         for run_id in due:
             live = worker.live.get(run_id)
             if run_id.startswith(SCHEDULES):
-                worker.schedules.attend(run_id)
+                worker.schedules.take(run_id)
             elif live is None:
                 worker.recovery.enqueue(run_id)
                 if run_id in worker.blocked:
@@ -182,7 +190,7 @@ class Following:
                 worker.drain_inbox(live)
         for run_id in worker.claims.asked(worker.blocked):
             blocked.take_requests(worker, run_id)  # every worker may have left it out: whoever sees it, acts
-        for run_id in worker.claims.ended(worker.ends.awaited() - worker.live.keys()):
+        for run_id in worker.claims.ended(self._awaited()) if worker.claims.shared else ():
             worker.recovery.enqueue(run_id)
         found = sum(run_id not in worker.blocked for run_id in due)
         more = newborn or found >= limit  # those that did not fit on the page are due, too

@@ -50,7 +50,8 @@ class Runs:
         Args:
             status: `running`, `waiting`, `failed` …; or several: `["failed", "cancelled"]`.
             attention: `retrying`, `diverged`, `in_doubt` …, or `any` for all runs that need it.
-            blocked_on: a type: `approval`, `input`, `event`, `child`, `timer`, `retry`, `in_doubt`, `paused`.
+            blocked_on: a type: `approval`, `input`, `event`, `child`, `timer`, `retry`, `in_doubt`, `paused`,
+                `queue`, `worker`.
             parent: the children of this run.
             root: the whole family of this run.
             trigger: what started it: `webhook`, `schedule`, `parent` …

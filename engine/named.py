@@ -4,9 +4,10 @@ import contextlib
 import dis
 import inspect
 from collections.abc import Callable, Iterator
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from ..events.errors import ConfigurationError
 from .step import Step
 from .workflow import Workflow
 
@@ -17,9 +18,31 @@ def named_workflows(function: Callable[..., Any]) -> list[Workflow[Any, Any]]:
 
 
 def named_steps(flow: Workflow[Any, Any]) -> list[Step[Any, Any]]:
-    """Steps that the code of a workflow names."""
-    found = [value for function in flow.functions for value in _named(function)]
-    return [value for value in found if isinstance(value, Step)]
+    """Steps that the code of a workflow names, or the code of functions that it names, in its own package."""
+    package = (flow.fn.__module__ or "").partition(".")[0]
+    found: dict[int, Step[Any, Any]] = {}
+    seen: set[int] = set()
+    todo: list[Any] = list(flow.functions)
+    while todo:
+        function = todo.pop()
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        for value in _named(function):
+            if isinstance(value, Step):
+                found |= {id(step): step for step in (value, *_follow(value))}
+            elif isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == package:
+                todo.append(value)
+    return list(found.values())
+
+
+def _follow(step: Step[Any, Any]) -> list[Step[Any, Any]]:
+    """The steps that it names."""
+    with contextlib.suppress(ConfigurationError):  # it is said when the step is called
+        step.look_up()
+        named = (step.undo if step.undoable else None, step.failure_handler)
+        return [other for other in named if other is not None]
+    return []
 
 
 def _named(function: Callable[..., Any]) -> list[Any]:

@@ -20,6 +20,8 @@ from .step import LONGEST_S
 TRIES = 100
 """How often limits are stored anew when others set those of the same queue meanwhile."""
 LARGEST = 1_000_000
+SHOWN = 10
+"""Holders of places that are named."""
 
 
 class Queue(Struct, frozen=True):
@@ -56,12 +58,14 @@ class QueueState(Struct, frozen=True):
     """… and that have one: begun and not ended."""
     oldest: datetime | None
     """When the first of those that wait could have begun."""
+    holders: tuple[str, ...] = ()
+    """Runs that have a place, those that began first first; not more than ten."""
 
 
 def _check_count(name: str, what: str, value: Any, least: int) -> None:
     if value is not None and not (type(value) is int and least <= value <= LARGEST):
         raise ConfigurationError(
-            f"queue {name!r}: {what}={value!r:.80}: expected a whole number, {least} to {LARGEST:,}, or None"
+            f"queue {name!r}: {what}={value!r:.80}: expected a whole number, {least} to {LARGEST}, or None"
         )
 
 
@@ -154,9 +158,9 @@ def states(store: Any) -> list[QueueState]:
         limits, crowd = limits_of(store, name), crowds.get(name)
         queue = None if limits is None else queue_of(name, limits)
         oldest = None if crowd is None or crowd.oldest is None else to_datetime(crowd.oldest)
-        found.append(
-            QueueState(queue, name, crowd.pending if crowd else 0, crowd.placed if crowd else 0, oldest)
-        )
+        pending, placed = (crowd.pending, crowd.placed) if crowd is not None else (0, 0)
+        holders = tuple(store.queued.holders(name, SHOWN)) if placed else ()
+        found.append(QueueState(queue, name, pending, placed, oldest, holders))
     return found
 
 

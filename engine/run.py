@@ -15,7 +15,7 @@ from msgspec import Raw
 from ..events import types as t
 from ..events.errors import ForbiddenInHandler
 from ..events.types import Event
-from . import children, compensation, data, ending, fan_out, gates, signals, steps
+from . import children, compensation, data, ending, fan_out, gates, signals, steps, tagged
 from .commands import CancelCommand, Command, StepCommand, TimerCommand, WaitCommand, event_number
 from .context import Context
 from .divergence import report
@@ -120,6 +120,8 @@ class Run:
     ) -> Future:
         """Issue a call of a step; the future gets its result."""
         return steps.call(self, step, args, kwargs, site)
+
+    call_tagged = tagged.call
 
     def start_child(self, workflow: Any, args: tuple[Any, ...], **options: Any) -> children.ChildCommand:
         """Issue a child."""

@@ -39,6 +39,8 @@ ELSEWHERE_S = 5.0
 WAIT_S = 1.0
 """How often to ask whether the run before has ended in another process, while a time waits for that."""
 RETRY_S = 1.0
+AT_ONCE = 20
+"""Schedules that are attended to in one turn of the host loop, 0.3 ms each."""
 
 _log = logging.getLogger("refold.schedules")
 
@@ -51,6 +53,8 @@ class Firing:
         self._loop = asyncio.get_running_loop()
         self._busy: set[str] = set()
         """Streams of schedules whose append is under way."""
+        self.coming: dict[str, None] = {}
+        """Streams that a look has found due."""
         self._known: dict[str, Record] = {}
         self._awaited: dict[str, str] = {}
         """Runs whose end a time of a schedule waits for."""
@@ -71,6 +75,19 @@ class Firing:
         """A run has ended here; perhaps a time of a schedule waits for that."""
         if (stream := self._awaited.pop(run_id, None)) is not None:
             self.attend_safely(stream)
+
+    def take(self, stream: str) -> None:
+        """A look has found it due. Of very many at once each turn of the host loop attends to some."""
+        if not self.coming:
+            self._loop.call_soon(self._attend_some)
+        self.coming[stream] = None
+
+    def _attend_some(self) -> None:
+        for stream in list(self.coming)[:AT_ONCE]:
+            del self.coming[stream]
+            self.attend_safely(stream)
+        if self.coming:
+            self._loop.call_soon(self._attend_some)
 
     def attend(self, stream: str) -> None:
         """Decide what becomes of what is due of a schedule, and store that. Raises `StoreError`."""

@@ -233,7 +233,7 @@ class Schedules:
         for plan in schedules:
             if not isinstance(plan, Schedule):
                 raise ConfigurationError(f"schedules=[…] expects Schedule(…), got {plan!r:.80}")
-            for _ in range(TRIES):
+            while True:  # somebody who was faster has written: each time one of them gets on
                 record = load(store, SCHEDULES + plan.name)
                 events = _made(self._now(), record, plan, "engine", change=True)
                 if not events or store.commit([_unit(plan.name, record, events)]) == [None]:

@@ -20,11 +20,12 @@ from ..events.triggers import Trigger
 from . import artifacts, guard
 from .commands import clip
 from .family import Along, stored_start
-from .named import named_workflows
+from .named import named_steps, named_workflows
 from .names import check_name, is_number
 from .placement import AT_ONCE, Placement
 from .settings import Settings
 from .step import LONGEST_S
+from .tagged import register_steps
 from .workflow import Workflow
 
 Registry = dict[tuple[str, str], Workflow[Any, Any]]
@@ -70,6 +71,8 @@ def register(workflows: Iterable[Workflow[Any, Any]], settings: Settings) -> Reg
             )
     for flow in list(registry.values()):
         _register_below(flow, (flow,), registry)
+    for flow in list(registry.values()):
+        register_steps(flow, named_steps(flow), registry)
     for flow in registry.values():
         for function in flow.functions:
             if settings.determinism != "off":

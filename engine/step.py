@@ -41,6 +41,8 @@ class Step(Callee, Generic[P, R]):
         """Whether it says how it is undone."""
         self.refers = self.undoable or options.on_fail is not None
         """Whether it names other steps."""
+        self.flows: dict[str, Any] = {}
+        """With `run_on`: what workflows of each version start when they call it."""
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
@@ -148,6 +150,7 @@ def step(
     optional: Literal[False] = False,
     on_fail: "Step[..., Any] | str | None" = None,
     run_in: str = "",
+    run_on: str = "",
 ) -> "_Decorator": ...
 @overload
 def step(
@@ -164,6 +167,7 @@ def step(
     compensate: "Step[..., Any] | str | None" = None,
     on_fail: "Step[..., Any] | str | None" = None,
     run_in: str = "",
+    run_on: str = "",
 ) -> "_OptionalDecorator": ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -181,6 +185,7 @@ def step(
     optional: bool = False,
     on_fail: "Step[..., Any] | str | None" = None,
     run_in: str = "",
+    run_on: str = "",
 ) -> Any:
     """Make a function a step. `async def` runs on the host loop, `def` in a worker thread.
 
@@ -201,6 +206,7 @@ def step(
         on_fail: a step called with `failed_step`, `failure_reason` and `retry_count` when it fails for good.
         run_in: `process`: the body runs in another process of this machine, and is killed when its time is
             over; or the name of one of `Engine(executors={…})`. It must be a function that a module has.
+        run_on: tag that a worker must have to run it (`Engine(tags=[…])`); a call is a run of its own there.
 
     Raises:
         ConfigurationError: options that contradict each other, or a class or generator to decorate.
@@ -208,7 +214,7 @@ def step(
     options = StepOptions(
         retry=retry or ONCE, timeout=timeout, execution=execution, on_unknown=on_unknown, pure=pure,
         total_timeout=total_timeout, probe=probe, compensate=compensate, optional=optional, on_fail=on_fail,
-        run_in=run_in,
+        run_in=run_in, run_on=run_on,
     )  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:

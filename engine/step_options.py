@@ -89,6 +89,8 @@ class StepOptions(Struct, frozen=True, kw_only=True):
     """Called with the step's arguments after a crash in mid-attempt: did it happen?"""
     run_in: str = ""
     """Where the body runs: `process`, the name of an executor, or empty: in this process."""
+    run_on: str = ""
+    """Tag that the worker must have on which it runs; empty: that of the run."""
 
     @property
     def undo_name(self) -> str:
@@ -125,8 +127,9 @@ class StepOptions(Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"{name}={other!r}: expected a @step, or the name of one")
         if not (self.probe is None or callable(self.probe)):
             raise ConfigurationError(f"probe={self.probe!r}: expected a function, `async` or not")
-        if self.run_in:
-            check_name(self.run_in, "run_in")
+        for name, place in (("run_in", self.run_in), ("run_on", self.run_on)):
+            if place:
+                check_name(place, name)
         if self.run_in not in ("", "process") and self.execution == "at_most_once":
             raise ConfigurationError(
                 f"run_in={self.run_in!r} with execution='at_most_once': a cluster may repeat by itself what "

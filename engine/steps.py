@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from ..events import types as t
 from ..events.errors import NonDeterminismError, ValueRefused
-from . import compensation, data
+from . import compensation, data, tagged
 from .commands import Command, StepCommand
 from .failures import step_error
 from .loop import Future
@@ -28,6 +28,8 @@ def call(
     if step.refers:
         step.look_up()
     packed, named = encode_call(step.name, args, kwargs)
+    if step.options.run_on:
+        return tagged.call(run, step, packed, named, len(args), site, fan_out=fan_out, item=item)
     future: Future = run.loop.create_future()
     command = StepCommand(step, len(args), packed, named, future, asyncio.current_task(run.loop))  # type: ignore[arg-type]
     command.site = site
@@ -48,7 +50,10 @@ def completed(run: Any, cause: t.StepCompleted | t.StepSkipped, value: Any = _MI
     if run.workflow.options.keep_outputs:
         data.remember(run, command, cause.result)
     if command.step.undoable and type(cause) is t.StepCompleted:  # who skips a step has seen to it
-        compensation.push(run, command, cause.result)
+        compensation.push(
+            run, command.step, command.args, command.kwargs, command.count, command.key, command.number,
+            cause.result,
+        )  # fmt: skip
     command.future.set_result(value)
 
 

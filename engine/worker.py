@@ -350,8 +350,8 @@ class Worker:
 
     def _has_room_again(self) -> None:
         self.recovery.wake()
-        if self.following.starved:
-            self.look_again()
+        if self.following.starved and (not self.recovery.queued or 4 * self.room >= self.settings.max_active):
+            self.look_again()  # a look for every single run that ends would take longer than the runs
 
     def end_of(self, run_id: str) -> "asyncio.Future[Event]":
         """A future of the run's end event; fails when the run is blocked here."""

@@ -150,7 +150,7 @@ class PostgresStore(PostgresReader, Owning):
             keys = [first + number for number in sorted(inboxes)]
             connection.execute(self._queries["lock_inboxes"], {"keys": keys})
             owners = connection.execute(self._queries["lock_work"], {"runs": texts(sorted(touched))})
-            notify = any(owner != self.leases.owner for (owner,) in owners)
+            notify = any(owner is None or owner != self.leases.owner for (owner,) in owners)
         tails = self._tails(connection, units)
         batch, mail, refusals = Batch(), dict[str, int](), list[Refusal | None]()
         ours = self._places(connection, [unit.begins for unit in units if unit.begins])

@@ -138,6 +138,10 @@ class GateClosed(Event, frozen=True, kw_only=True, omit_defaults=True):
     """What a timeout means: `reject`, `approve`, `fail` or `continue`."""
 
 
+STEP_RUN = "step:"
+"""So begin the names of workflows that are one call of a step with `run_on`."""
+
+
 class ChildStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
     """Command. A run of its own, started in the same append."""
 
@@ -152,6 +156,8 @@ class ChildStarted(Event, frozen=True, kw_only=True, omit_defaults=True):
     item: int = 0
     task: str = ""
     site: str = ""
+    run_on: str = ""
+    """Tag that the worker must have; empty: any worker."""
 
 
 class ChildEnded(Event, frozen=True, kw_only=True, omit_defaults=True):

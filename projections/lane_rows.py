@@ -9,6 +9,7 @@ from itertools import pairwise
 import msgspec
 
 from ..events.stream import Row as Entry
+from ..events.wait_events import STEP_RUN
 from .fan_out_rows import FanOutRow
 from .gate_row import GateRow
 from .gates import stages
@@ -220,8 +221,10 @@ def children(rows: Iterable[Entry], ended_at: datetime | None) -> list[Lane]:
     for row in rows:
         if row.tag == "child.started":
             start = msgspec.json.decode(row.state, type=ChildStarted)
+            step = start.workflow.removeprefix(STEP_RUN)
+            called = f"child {step}" if step == start.workflow else f"{step} on {start.run_on}"
             found[start.child] = Lane(
-                f"child {start.workflow}", "child", status="running", task=start.task, run_id=start.run_id,
+                called, "child", status="running", task=start.task, run_id=start.run_id,
                 segments=[Segment(time(start.at), None, "child")], number=start.child, note="running",
             )  # fmt: skip
             if start.detached:

@@ -95,6 +95,7 @@ class ChildStarted(Seen, frozen=True, gc=False, kw_only=True):
     item: int = 0
     task: str = ""
     site: str = ""
+    run_on: str = ""
 
 
 class ChildEnded(Seen, frozen=True, gc=False, kw_only=True):

@@ -155,13 +155,14 @@ def _compensation_failed(row: RunState, event: r.RunCompensationFailed) -> None:
 
 def _go_on(row: RunState) -> None:
     """The run is not over any more."""
+    begun = row.ended_at is None or not row.queue  # else it waits for a place again
     if row.ended_at is not None:
         row.run_attempt += 1
     row.ended_at = row.wall_s = row.result = None
     row.error_type = row.error_message = row.error_class = None
     row.ended_by = row.continued_to = ""
     row.paused_since, row.paused_by = None, ""
-    row.state.begun = True
+    row.state.begun = begun
     row.state.paused = False
 
 
@@ -182,7 +183,7 @@ def _rewound(row: RunState, event: r.RunRewound) -> None:
         row.attributes = labels[-1][1] if labels else row.attributes
         row.title = _title(row)
     row.state = Open(
-        begun=True,
+        begun=old.begun,
         queued=len(event.steps),
         keys={step: old.keys[step] for step in event.steps if step in old.keys},
         timers={timer: utc(due_at) for timer, due_at in event.timers.items()},

@@ -31,7 +31,9 @@ _SHOWN = [c for c in RUNS.table.columns if c.name in LIST_COLUMNS]
 _SELECT = ", ".join(f"runs.{name}" for name in LIST_COLUMNS)
 
 
-BLOCKED_TYPES = ("approval", "input", "event", "child", "timer", "retry", "in_doubt", "paused")
+BLOCKED_TYPES = (
+    "approval", "input", "event", "child", "timer", "retry", "in_doubt", "paused", "queue", "worker",
+)  # fmt: skip
 """Types of `runs.blocked_on`."""
 
 
@@ -123,13 +125,7 @@ def list_runs(
     equal = {name: value for name, value in given.items() if value is not None}
     where, parameters = _conditions(equal, statuses, dismissed)
     labels = [(key, msgspec.json.encode(value).decode()) for key, value in (attributes or {}).items()]
-    for key, value in labels:
-        where.append(_HAS_LABEL)
-        parameters += [key, value]
-    for bound, word in ((since, ">="), (until, "<")):
-        if bound is not None:
-            where.append(f"runs.started_at {word} ?")
-            parameters.append(bound)
+    _narrow(where, parameters, labels, since, until)
     sources = _choose(views, equal, statuses, labels, dismissed, cursor)
     return _page(views, sources, where, parameters, since, limit, after)
 
@@ -153,6 +149,19 @@ def _conditions(
             where.append(f"runs.{name} = ?")
             parameters.append(value)
     return where, parameters
+
+
+def _narrow(
+    where: list[str], parameters: list[Any], labels: Sequence[tuple[str, str]], since: str | None,
+    until: str | None,
+) -> None:  # fmt: skip
+    for key, value in labels:
+        where.append(_HAS_LABEL)
+        parameters += [key, value]
+    for bound, word in ((since, ">="), (until, "<")):
+        if bound is not None:
+            where.append(f"runs.started_at {word} ?")
+            parameters.append(bound)
 
 
 # ---- which index ----------------------------------------------------------------------------------------
@@ -292,7 +301,8 @@ def _rows(
         conditions.append(f"({source.at}, {run_id}) < (?, ?)")
         values += after
     sql = (
-        f"SELECT {source.at}, runs.run_id, {_SELECT} FROM {source.tables(views)} WHERE {' AND '.join(conditions)} "
+        f"SELECT {source.at}, runs.run_id, {_SELECT} FROM {source.tables(views)} "
+        f"WHERE {' AND '.join(conditions)} "
         f"ORDER BY {source.at} DESC, {run_id} DESC LIMIT ?"
     )
     return views.query(sql, [*values, limit])

@@ -113,12 +113,16 @@ NOTHING = encode(Open())
 def derive(row: RunRow, state: Open) -> None:
     """The columns of a run that is not over which follow from the state alone."""
     row.status = _status(state)
-    early = row.start_at is not None and not state.begun
+    early = row.start_at is not None and not state.begun and not row.generation
     reason: dict[str, Any] | None = None
     if state.paused:
         reason = {"type": "paused"}
     elif early:
         reason = {"type": "timer", "timer": 0, "due_at": row.start_at}
+    elif not state.begun and row.queue:
+        early, reason = not row.generation, {"type": "queue", "name": row.queue, "key": row.queue_key}
+    elif not state.begun and row.run_on:
+        early, reason = True, {"type": "worker", "tag": row.run_on}
     elif state.waiting:
         reason = _blocked_on(state)
     row.blocked_on = None if reason is None else encode(reason).decode()

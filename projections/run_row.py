@@ -32,7 +32,9 @@ class RunRow(Struct, gc=False):
             '`due_at` when there is a deadline), `{"type":"event","wait":2,"name":"go","due_at":…}`, '
             '`{"type":"child","child":5,"run_id":…}`, `{"type":"retry","step":1,"due_at":…}` or '
             '`{"type":"timer","timer":3,"due_at":…}`; the first of these kinds that is open. One that is not '
-            'to begin yet: `{"type":"timer","timer":0,"due_at":…}`. A paused run: `{"type":"paused"}`.',
+            'to begin yet: `{"type":"timer","timer":0,"due_at":…}`; one that waits for a place in a queue '
+            '`{"type":"queue","name":"emails","key":"ana"}`, or for a worker `{"type":"worker","tag":"gpu"}`. A '
+            'paused run: `{"type":"paused"}`.',
             "json",
         ),
     ] = None

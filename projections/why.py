@@ -27,7 +27,7 @@ from .why_ended import End, end_of
 
 ORDER = (
     "in_doubt", "approval", "input", "event", "child", "retry", "interrupted", "running", "held", "queued",
-    "timer", "start",
+    "timer", "start", "queue", "worker",
 )  # fmt: skip
 """Kinds of waits, those first in which somebody can do something."""
 
@@ -263,10 +263,14 @@ def _timers(rows: Iterable[Record], found: Sequence[Wait]) -> Iterable[Wait]:
 
 
 def _start(run: Record, known: Sequence[Event]) -> Iterable[Wait]:
-    """The time before which a run is not to begin."""
+    """What a run that has not begun waits for: its time, its place in a queue, a worker with its tag."""
     first = known[0]
     if str(run["status"]) == "pending" and isinstance(first, t.RunStarted) and first.start_at is not None:
         yield Wait(type="start", number=0, since=first.at, until=first.start_at)
+    if str(run["status"]) == "pending" and run["queue"]:
+        yield Wait(type="queue", number=0, name=str(run["queue"]), since=moment(run["blocked_since"]))
+    if str(run["status"]) == "pending" and run["run_on"]:
+        yield Wait(type="worker", number=0, name=str(run["run_on"]), since=moment(run["blocked_since"]))
 
 
 # ---- what others did --------------------------------------------------------------------------------

@@ -145,6 +145,16 @@ def _wait(
             )
         case "start" if wait.until is not None:
             return Said(f"it is not to begin before {clock(wait.until)} UTC ({coming(wait.until, now)})")
+        case "queue":
+            return Said(
+                f"it waits for a place in queue {wait.name}{since}; what the queue allows, and who is in it:",
+                [["refold", "queues", "list", wait.name]],
+            )
+        case "worker":
+            return Said(
+                f"only a worker with tag {wait.name} executes it{since}; to start one:",
+                [["refold", "worker", standing.source or "FILE.py", "--tag", wait.name]],
+            )
         case "timer":
             return _timer(standing, wait, now, since)
         case "in_doubt":
@@ -163,6 +173,7 @@ _FOR = {
     "approval": "people, at {}", "input": "an answer, at {}", "event": "the event {}",
     "child": "its child {}", "retry": "another attempt at step {}",
     "in_doubt": "somebody to say what step {} did", "timer": "time", "start": "its time to begin",
+    "queue": "a place in queue {}", "worker": "a worker with tag {}",
 }  # fmt: skip
 
 

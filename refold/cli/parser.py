@@ -6,14 +6,25 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from .arguments import acting, executing, explaining, looking, moving, operating, proving, scheduling, shells
+from .arguments import (
+    acting,
+    executing,
+    explaining,
+    looking,
+    moving,
+    operating,
+    proving,
+    queueing,
+    scheduling,
+    shells,
+)
 from .arguments.frame import Parser
 from .exits import EPILOG, USAGE
 from .screen import Screen
 
 Command = Callable[[argparse.Namespace, Screen], int]
 
-GROUPS = (executing, looking, explaining, acting, operating, scheduling, proving, moving, shells)
+GROUPS = (executing, looking, explaining, acting, operating, queueing, scheduling, proving, moving, shells)
 """In the order of the help page."""
 
 

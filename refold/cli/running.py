@@ -103,7 +103,8 @@ async def _run(
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     try:
-        async with Engine(store_url(args.store), workflows=every) as engine:
+        tags = [args.run_on] if args.run_on else []
+        async with Engine(store_url(args.store), workflows=every, tags=tags) as engine:
             args.known = args.id is not None and bool(engine.store.read(args.id, 0, 1))
             earlier = await _unfinished(engine, args, flow)
             handle = await _start(engine, args, flow, arguments, labels)
@@ -149,8 +150,10 @@ async def _start(
         if work is not None and work.workflow == flow.name:
             return await engine.get(args.id)
     return await engine.start(
-        flow, *(arguments or []), id=args.id, key=args.key, attributes=labels, trigger="cli", by=principal()
-    )
+        flow, *(arguments or []), id=args.id, key=args.key, attributes=labels, trigger="cli", by=principal(),
+        queue=args.queue, priority=args.priority, queue_key=args.queue_key, run_on=args.run_on,
+        delay=args.delay, lock=args.lock,
+    )  # fmt: skip
 
 
 async def _watch(

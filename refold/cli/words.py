@@ -62,6 +62,11 @@ def blocked(reason: dict[str, Any] | None) -> str:
         return f"step {visible(reason['key'])} is in doubt: say what it did"
     if reason["type"] == "paused":
         return "paused"
+    if reason["type"] == "queue":
+        key = f" ({visible(reason['key'])})" if reason["key"] else ""
+        return f"waits for a place in queue {visible(reason['name'])}{key}"
+    if reason["type"] == "worker":
+        return f"waits for a worker with tag {visible(reason['tag'])}"
     if reason["type"] == "timer" and not reason["timer"]:
         return f"begins at {clock(reason['due_at'])}"
     return f"sleeps{due}" if reason["type"] == "timer" else f"waits for {visible(reason['type'])}{due}"

@@ -56,7 +56,7 @@ async def _work(
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     settings = Settings(grace=args.grace, max_active=args.concurrency)
-    engine = Engine(store, workflows=flows, settings=settings)
+    engine = Engine(store, workflows=flows, settings=settings, tags=args.tag, only_tagged=args.only_tagged)
     news: News | None = None
     try:
         await _enter(engine, args.wait, told)

@@ -19,6 +19,7 @@ from ..engine.queues import Queue
 from ..engine.schedule_plan import Schedule
 from ..engine.settings import Settings
 from ..engine.step import Step
+from ..engine.tagged import tags_of_steps
 from ..engine.worker import Worker
 from ..engine.workflow import Workflow
 from ..events.clock import new_owner, new_run_id, to_datetime
@@ -91,6 +92,8 @@ class TestEngine(Answering):
             clock=self.time, projections=projections, step_wrappers=step_wrappers, schedules=schedules,
             tags=tags, queues=queues,
         )  # fmt: skip
+        # The worker of a test has what its steps ask for; tags of whole runs are for `tags` to say.
+        self.tags = tuple(dict.fromkeys((*self.tags, *tags_of_steps(self.workflows.values()))))
         self._skip, self._strict, self._patience = skip, strict, patience
         self._mocks: dict[str, Mock] = {}
         self._replies = Replies()

@@ -31,6 +31,22 @@ class MailConformance(Suite):
         assert store.all_work()[0][1] == 7, "mail is where the inbox stands, whoever moved it"
         store.close()
 
+    def test_what_is_said_about_a_lock_goes_to_the_streams_of_locks_whatever_they_are_called(
+        self, tmp_path: Path
+    ) -> None:
+        store = self.make_store(tmp_path)
+        put(store, sample_work("run", "waiting"))
+        for name in ("lock/k", "lock//srv/inbox", "lock/" + INBOX):
+            units = [Unit(posts=(sample_post(name, "one", 0),)), Unit(posts=(sample_post(name, "two", 0),))]
+            assert store.commit(units) == [None, Refusal(name, 0, 1)]
+            assert store.commit([Unit(posts=(sample_post(name, "three"),))]) == [None]
+            rows = store.read(name)
+            assert [row.state for row in rows] == [sample_post(name, n).state for n in ("one", "three")]
+            assert check_chain(rows) == store.tail(name)
+            assert store.read(name + INBOX) == []
+        assert [(work.run_id, mail) for work, mail in store.all_work()] == [("run", 0)]
+        store.close()
+
     def test_many_units_of_one_commit_write_to_one_inbox(self, tmp_path: Path) -> None:
         store = self.make_store(tmp_path)
         put(store, *(sample_work(run_id, "waiting") for run_id in ("run", "other")))

@@ -133,6 +133,7 @@ class Passing:
             or len(worker.log)
             or worker.log._busy
             or worker._mailed
+            or worker.schedules.coming
             or recovery._loading
             or (recovery._queue and worker.has_room)
             or recovery.lost

@@ -237,24 +237,24 @@ async def test_a_fork_has_no_key_unless_it_is_given_one(place: Place) -> None:
         assert [of(fork, t.RunStarted)[0].lock for fork in (plain, locked)] == ["", KEY]
 
 
-async def test_a_terminated_run_whose_code_is_nowhere_frees_its_key(place: Place) -> None:
-    """D05."""
-    async with engine(place, at_once, execute=False) as outside:
+async def test_a_run_whose_code_is_nowhere_is_terminated_from_elsewhere_and_frees_its_key(
+    place: Place,
+) -> None:
+    """D05: also when every worker has given it up, and leaves it out of what it looks at."""
+    async with engine(place, at_once, execute=False) as outside, engine(place, at_once) as e:
         await outside.start(waits, id="r", lock=KEY)
-        async with engine(outside.store if not isinstance(place, str) else place, at_once) as e:
-            await until(lambda: "r" in e.worker.blocked)
-            await e.terminate("r")
-            await until(lambda: e.locks.holder(KEY) is None)
-            assert await e.run(at_once, lock=KEY) == 42
+        await until(lambda: "r" in e.worker.blocked)
+        await outside.terminate("r")
+        await until(lambda: e.locks.holder(KEY) is None)
+        assert await e.run(at_once, lock=KEY) == 42
 
 
 async def test_the_key_is_kept_while_nobody_executes_the_run(place: Place) -> None:
     """D05: the engine goes, and comes back."""
-    store: Any = place
-    async with engine(store, *FLOWS) as e:
+    async with engine(place, *FLOWS) as e:
         run = await e.start(waits, id="r", lock=KEY)
         await seen(run, t.WaitOpened)
-    async with engine(store, *FLOWS) as e:
+    async with engine(place, *FLOWS) as e:
         with pytest.raises(Locked, match="'r'"):
             await e.start(at_once, lock=KEY)
         await e.signal("r", "go", 1)

@@ -279,7 +279,7 @@ async def frozen_before_it_begins(url: str) -> int:
         second = await stack.enter_async_context(Engine(url, workflows=[holds], settings=settings))
         await second.start(holds, id="b", queue="q", priority=-1)
         await until(lambda: (work := second.store.work("b")) and work.state == "waiting", 60)
-        recovery._resume, leases.beat = resume, beat
+        recovery._resume, leases.beat = resume, beat  # type: ignore[method-assign]
         stuck[0]()  # it wakes
         await first.worker.log.flush()
         await (await second.get("b")).signal("go")

@@ -328,6 +328,16 @@ async def test_too_many_runs_asked_for_by_hand_are_refused() -> None:
             pass
 
 
+async def test_large_arguments_lie_beside_the_log() -> None:
+    async with TestEngine(workflows=[report]) as engine:
+        await engine.schedules.create("x", report, "x" * 300_000, every=HOUR)
+        await engine.advance(HOUR)
+        assert len(await (await engine.get("x-20260101T010000Z")).result()) > 300_000
+        assert engine.schedules.get("x").args == ["x" * 300_000]
+        assert max(len(row.state) for row in engine.store.scan()) < 2_000
+        assert not engine.verify().problems
+
+
 # ---- crashes
 
 

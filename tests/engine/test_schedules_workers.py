@@ -10,21 +10,27 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
 from refold import Context, Engine, Settings, workflow
+from refold.engine import schedule_firing, schedule_log
 from refold.events import types as t
+from refold.events.clock import new_run_id
 from refold.events.dispatch import work_differences
 from refold.events.open import open_store
 from refold.events.store import Store
-from refold.events.stream import SCHEDULES
+from refold.events.stream import SCHEDULES, is_run
 from refold.events.verify import verify
+from tests.engine import kit
+from tests.engine.kit import HandClock
 
 PROGRAM = """
 import sys
 import anyio
 from refold import Context, Engine, Settings, workflow
+from refold.engine import schedule_firing, schedule_log
 
 @workflow
 async def tick(ctx: Context) -> str:
@@ -149,6 +155,39 @@ def storm(url: str, folder: Path, marks: range, chance: random.Random) -> int:
 
 def test_workers_that_die_and_freeze_fire_each_time_once(postgres: str, tmp_path: Path) -> None:
     assert storm(postgres, tmp_path, range(10, 30, 10), random.Random(1)) >= 20
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fenced", [True, False])
+async def test_of_two_that_decide_about_the_same_time_the_log_refuses_one(
+    fenced: bool, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without the expected version, and with ids of chance, there is a second run."""
+    clock, stream = HandClock(), SCHEDULES + "tick"
+    async with (
+        kit.engine(postgres, tick, clock=clock) as one,
+        kit.engine(postgres, tick, clock=clock) as late,
+    ):
+        await one.schedules.create("tick", tick, every=3_600)
+        before = [schedule_log.load(late.store, stream)]
+        clock.move(3_600)
+        await kit.until(lambda: len(fired(one.store)) == 1)
+
+        def look(store: Any, name: str, known: Any = None) -> Any:
+            return before.pop() if before else schedule_log.load(store, name, known)
+
+        monkeypatch.setattr(schedule_firing, "load", look)
+        if not fenced:
+            monkeypatch.setattr(schedule_firing, "run_id_of", lambda name, nominal: new_run_id())
+            monkeypatch.setattr(
+                schedule_firing, "append",
+                lambda stream, tail, *rest: schedule_log.append(stream, late.store.tail(stream), *rest),
+            )  # fmt: skip
+        late.worker.schedules.attend(stream)
+        await late.worker.log.flush()
+        runs = [work for work, _ in one.store.all_work() if is_run(work.run_id)]
+        assert not before
+        assert len(runs) == len(fired(one.store)) == (1 if fenced else 2)
 
 
 @pytest.mark.slow

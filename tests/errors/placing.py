@@ -36,6 +36,25 @@ def inside_a_function(folder: Path) -> Step[[], int]:
     return step(run_in="process")(lambda: 1)
 
 
+@step(name="train", run_on="gpu")
+def one_train() -> None: ...
+
+
+@step(name="train", run_on="gpu")
+def other_train() -> None: ...
+
+
+@workflow
+async def trains_both(ctx: Context) -> None:
+    await one_train()
+    await other_train()
+
+
+@meets("ConfigurationError", "two steps with run_on are called …")
+def two_of_a_name(folder: Path) -> object:
+    return Engine("memory://", workflows=[trains_both])
+
+
 @meets("ConfigurationError", "@step(run_in=…) …: ….… is something else now, …")
 async def another_under_its_name(folder: Path) -> Said:
     before, globals()["shadowed"] = globals()["shadowed"], None

@@ -14,7 +14,7 @@ from tests.errors.elsewhere import ELSEWHERE
 from tests.errors.sites import ROOT
 
 TOPICS = (
-    "appending asking commanding declaring handling moving placing repairing ruling sending serving "
+    "appending asking commanding declaring handling moving placing queueing repairing ruling sending serving "
     "storing testing viewing"
 )
 for _topic in TOPICS.split():

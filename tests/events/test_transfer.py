@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from refold.events import types as t
 from refold.events.errors import (
@@ -19,11 +19,14 @@ from refold.events.errors import (
     StoreCorrupt,
 )
 from refold.events.lines import Content, End, Header, Writer, read_log
+from refold.events.locks import look_at
 from refold.events.memory import MemoryStore
 from refold.events.sqlite import SQLiteStore
-from refold.events.store import Append, Unit
-from refold.events.stream import Row, row_hash
+from refold.events.store import Append, Store, Unit
+from refold.events.stream import LOCKS, Row, row_hash
 from refold.events.transfer import Imported, export_log, family_of, import_log
+from refold.events.types import Event
+from refold.events.verify import verify
 from tests.events.transfers import AT, contents, exported, mail, put, sample, scheduled, started
 
 # ---- there and back -----------------------------------------------------------------------------------
@@ -267,3 +270,51 @@ def test_an_export_does_not_hold_the_log_in_memory() -> None:
     for _ in range(1_500):
         next(lines)
     assert asked == [0, 1_000]
+
+
+# ---- concurrency keys -----------------------------------------------------------------------------------
+
+
+def locked(id: str) -> Event:
+    return structs.replace(started(id), lock="k")
+
+
+def holders(store: Store) -> list[tuple[str, str]]:
+    rows = [row.event() for row in store.read(LOCKS + "k")]
+    return [(event.TAG, getattr(event, "run_id", "")) for event in rows]
+
+
+def test_a_whole_log_brings_its_locks_and_a_single_run_takes_and_frees_its_own() -> None:
+    """D05."""
+    source = MemoryStore()
+    put(source, "a", locked("1"))
+    put(source, LOCKS + "k", t.LockTaken(id="l", at=AT, run_id="a", workflow="shop"))
+    whole, alone = MemoryStore(), MemoryStore()
+    import_log(whole, exported(source))
+    assert contents(whole) == contents(source)
+    import_log(alone, exported(source, ["a"]))
+    assert holders(alone) == [("lock.taken", "a")]
+    import_log(alone, exported(source, ["a"]))
+    assert holders(alone) == [("lock.taken", "a")], "importing twice is harmless"
+    put(source, "a", t.RunCompleted(id="e", at=AT, result=Raw(b"1")))
+    import_log(alone, exported(source, ["a"]))
+    assert holders(alone) == [("lock.taken", "a"), ("lock.freed", "a")]
+    put(source, "b", locked("2"))
+    import_log(alone, exported(source, ["b"]))
+    assert look_at(alone, "k").holder == "b"
+    assert not verify(alone).problems
+
+
+def test_a_run_whose_lock_another_one_holds_is_refused_and_nothing_is_stored() -> None:
+    """D05."""
+    source, store = MemoryStore(), MemoryStore()
+    put(source, "a", locked("1"))
+    put(store, "b", locked("2"))
+    put(store, LOCKS + "k", t.LockTaken(id="l", at=AT, run_id="b"))
+    before = contents(store)
+    with pytest.raises(StartConflict, match="run 'a' holds the lock 'k', which run 'b' holds here"):
+        import_log(store, exported(source))
+    assert contents(store) == before
+    put(source, LOCKS + "k", t.LockTaken(id="m", at=AT, run_id="a"))
+    with pytest.raises(StartConflict, match="lock 'k' has another history here"):
+        import_log(store, exported(source))

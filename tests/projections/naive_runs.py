@@ -146,13 +146,22 @@ def state(history: Sequence[Event]) -> dict[str, Any]:
     if pause := paused(history):
         row |= {"paused_since": iso(pause.at), "paused_by": pause.by, "blocked_since": iso(pause.at)}
         row["blocked_on"] = {"type": "paused"}
-    elif row["status"] == "pending" and (start := of(history, t.RunStarted)[0]).start_at:
-        due = {"type": "timer", "timer": 0, "due_at": iso(start.start_at)}
-        row |= {"blocked_on": due, "blocked_since": iso(start.at)}
+    elif row["status"] == "pending" and (reason := not_yet(history)):
+        first = None if of(history, t.RunClaimed) else iso(history[0].at)
+        row |= {"blocked_on": reason, "blocked_since": first}
     elif is_waiting(history):
         row |= {"blocked_on": blocked_on(history), "blocked_since": blocked_since(history)}
     row["blocked_type"] = row["blocked_on"]["type"] if row["blocked_on"] else ""
     return row
+
+
+def not_yet(history: Sequence[Event]) -> dict[str, Any] | None:
+    start, claimed = of(history, t.RunStarted)[0], of(history, t.RunClaimed)
+    if start.start_at and not claimed:
+        return {"type": "timer", "timer": 0, "due_at": iso(start.start_at)}
+    if start.queue:
+        return {"type": "queue", "name": start.queue, "key": start.queue_key}
+    return {"type": "worker", "tag": start.run_on} if start.run_on else None
 
 
 def paused(history: Sequence[Event]) -> Event | None:
@@ -163,13 +172,24 @@ def paused(history: Sequence[Event]) -> Event | None:
 def status(history: Sequence[Event]) -> str:
     if paused(history):
         return "paused"
-    begun = (t.RunClaimed, t.StepScheduled, t.TimerStarted, t.WaitOpened, t.GateOpened, t.ChildStarted)
-    if not of(history, *begun, t.RunRewound, t.RunReopened):
+    if not has_begun(history):
         return "pending"
     last = of(history, t.CompensationStarted, t.RunRewound, *t.ENDS)
     if last and isinstance(last[-1], t.CompensationStarted):
         return "compensating"
     return "waiting" if is_waiting(history) else "running"
+
+
+def has_begun(history: Sequence[Event]) -> bool:
+    """One of a queue that had ended waits for a place again."""
+    signs = (t.RunClaimed, t.StepScheduled, t.TimerStarted, t.WaitOpened, t.GateOpened, t.ChildStarted)
+    queue, begun, over = of(history, t.RunStarted)[0].queue, False, False
+    for event in history:
+        if isinstance(event, t.RunRewound | t.RunReopened):
+            begun = not (over and queue)
+        over = isinstance(event, t.ENDS) or (over and not isinstance(event, t.RunRewound | t.RunReopened))
+        begun = begun or isinstance(event, signs)
+    return begun
 
 
 def attention(history: Sequence[Event]) -> dict[str, Any]:

@@ -43,11 +43,30 @@ def _run(commands: Any) -> None:
     parser.add_argument("--id", metavar="RUN", help="id of the run (default: a new one)")
     parser.add_argument("--key", help="idempotency key: the same key with the same input is the same run")
     parser.add_argument(
+        "--lock",
+        metavar="KEY",
+        help="concurrency key: while a run that has not ended holds it, no other starts",
+    )
+    parser.add_argument(
         "--label",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="attribute of the run; may be repeated",
+    )
+    parser.add_argument("--queue", metavar="NAME", help="the queue in which it waits for its place")
+    parser.add_argument(
+        "--priority", type=int, default=0, metavar="N",
+        help="among those that wait in the queue: the lower the sooner (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--queue-key", metavar="KEY", help="whose run it is: keys of a queue take turns")
+    parser.add_argument(
+        "--run-on",
+        metavar="TAG",
+        help="only a worker with this tag executes it; without --detach: this process",
+    )
+    parser.add_argument(
+        "--delay", type=span, metavar="SECONDS", help="do not begin it before so much time has passed"
     )
     parser.add_argument(
         "--detach", action="store_true",
@@ -72,6 +91,13 @@ def _worker(commands: Any) -> None:
         "--grace", type=span, default=10.0, metavar="SECONDS",
         help="how long running steps may take to end when it is told to stop (default: %(default)g)",
     )  # fmt: skip
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="TAG",
+        help="execute runs that want a worker with this tag, too; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only-tagged", action="store_true", help="leave runs that want no tag to other workers"
+    )
     parser.add_argument(
         "--wait", action="store_true", help="when another process executes the store, wait until it is free"
     )

@@ -8,7 +8,9 @@ RUN_STATUSES = (
     "pending", "running", "waiting", "paused", "completed", "continued", "failed", "cancelled", "terminated",
     "compensating", "compensated", "compensation_failed",
 )  # fmt: skip
-BLOCKED = ("approval", "input", "event", "child", "timer", "retry", "in_doubt", "paused")
+BLOCKED = (
+    "approval", "input", "event", "child", "timer", "retry", "in_doubt", "paused", "queue", "worker",
+)  # fmt: skip
 ATTENTIONS = ("any", "none", "retrying", "no_worker", "diverged", "missing_version", "in_doubt", "stuck")
 
 
