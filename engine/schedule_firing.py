@@ -27,7 +27,7 @@ from ..events.stream import SCHEDULES
 from ..events.triggers import Trigger
 from .family import NOTHING_ALONG, Newborn, born, post
 from .names import LONGEST_TEXT
-from .placement import Placement, may_wait
+from .placement import Placement
 from .schedule_log import Record, append, goes_on, head, load, skipped, workflow_of
 from .schedule_rules import Case, Decided, Decision, Fire, Hold, decide, run_id_of, still_running
 from .schedule_times import times_of
@@ -183,7 +183,7 @@ class Firing:
             if error is None:
                 self._known[stream] = after
                 for newborn in runs:
-                    self._begin(newborn)
+                    worker.begin(newborn)
                 for message in posts:
                     worker.mail_for(message.run_id)
             elif isinstance(error, AppendRefused):
@@ -206,14 +206,6 @@ class Firing:
             place=place,
         )  # fmt: skip
         return structs.replace(started, cause=fired.id)
-
-    def _begin(self, newborn: Newborn) -> None:
-        worker = self._worker
-        if may_wait(newborn.started):
-            worker.claims.let_go(newborn.run_id)
-            worker.look_again()
-        else:
-            worker.begin(newborn)
 
 
 def _event(record: Record, decision: Decision, standing: Standing, now: datetime) -> ScheduleEvent:

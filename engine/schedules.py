@@ -27,6 +27,7 @@ from ..events.store import Reading, Store, Unit
 from ..events.stream import SCHEDULES, Tail
 from ..events.types import Event
 from .names import check_name, check_text
+from .queues import check_declared
 from .schedule_log import Record, append, head, load, skipped
 from .schedule_plan import Options, Schedule, check_schedule_name, describe, same_plan
 from .schedule_rules import resumed, run_id_of
@@ -110,9 +111,7 @@ class Schedules:
             ConfigurationError: an option that cannot work, or one of this name that does something else.
             ValueRefused: an argument that does not fit the handler.
         """
-        plan = Schedule(name, workflow, *args, **options)
-        await self._act(plan.name, lambda record: _made(self._now(), record, plan, by, change=False))
-        return self.get(plan.name)
+        return await self._make(Schedule(name, workflow, *args, **options), by, change=False)
 
     async def update(
         self,
@@ -123,8 +122,11 @@ class Schedules:
         **options: Unpack[Options],
     ) -> ScheduleInfo:
         """Make the schedule, or have it do this from now on; its history, and a pause, stay. See `create`."""
-        plan = Schedule(name, workflow, *args, **options)
-        await self._act(plan.name, lambda record: _made(self._now(), record, plan, by, change=True))
+        return await self._make(Schedule(name, workflow, *args, **options), by, change=True)
+
+    async def _make(self, plan: Schedule, by: str, *, change: bool) -> ScheduleInfo:
+        _check_queue(self._engine.store, plan)
+        await self._act(plan.name, lambda record: _made(self._now(), record, plan, by, change=change))
         return self.get(plan.name)
 
     async def delete(self, name: str, note: str = "", *, by: str = "user") -> None:
@@ -233,6 +235,7 @@ class Schedules:
         for plan in schedules:
             if not isinstance(plan, Schedule):
                 raise ConfigurationError(f"schedules=[…] expects Schedule(…), got {plan!r:.80}")
+            _check_queue(store, plan)
             while True:  # somebody who was faster has written: each time one of them gets on
                 record = load(store, SCHEDULES + plan.name)
                 events = _made(self._now(), record, plan, "engine", change=True)
@@ -308,6 +311,12 @@ def info(record: Record) -> ScheduleInfo:
         running=list(standing.running), fired=standing.fired, skipped=standing.skipped,
         last_at=standing.last_at, last_run=standing.last_run, changed_at=plan.at,
     )  # fmt: skip
+
+
+def _check_queue(store: Store, plan: Schedule) -> None:
+    """Raises `ConfigurationError` when nobody has declared the queue of its runs."""
+    if queue := plan.fields()["queue"]:
+        check_declared(store, queue)
 
 
 def _unit(name: str, record: Record | None, events: list[ScheduleEvent]) -> Unit:

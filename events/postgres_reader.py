@@ -29,17 +29,22 @@ class PostgresReader(LibraryRecorder):
 
     def read(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
         """Rows of one stream with version > `after`, in order."""
-        rows = self.read_unplaced(stream, after, limit)
+        rows = self._history("read", stream, after, limit)
         if rows and not rows[-1].position:  # nobody has asked for the order of the whole log since
             self.position()
-            rows = self.read_unplaced(stream, after, limit)
+            rows = self._history("read", stream, after, limit)
         return rows
 
     def read_unplaced(self, stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
-        """The same; the position is 0 of those that have none yet."""
+        """The same, without positions, in half the time."""
+        return self._history("read_unplaced", stream, after, limit)
+
+    def _history(self, query: str, stream: str, after: int, limit: int | None) -> list[Row]:
         limit = _EVERYTHING if limit is None else limit
-        found = self._rows("read", stream=text_of(stream), after=after, limit=limit)
-        return [Row(stream, *rest) for _, *rest in found]
+        found = self._rows(query, stream=text_of(stream), after=after, limit=limit)
+        if "\\" in stream or "\0" in stream:
+            return [Row(stream, *rest) for _, *rest in found]
+        return list(map(Row._make, found))
 
     def tail(self, stream: str) -> Tail:
         """Last version and hash of a stream."""

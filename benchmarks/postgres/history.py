@@ -4,7 +4,7 @@ import statistics
 import time
 
 from refold import Engine
-from refold.events.store import Append, Unit
+from refold.events.store import Append, Unit, read_rows
 from refold.events.stream import Tail, chain
 
 from ..bare import STREAM, step_events
@@ -22,10 +22,10 @@ async def measure(scale: Scale, dsn: str) -> list[Figure]:
             rows, tail = chain(STREAM, tail, step_events() * 5)
             engine.store.commit([Unit((Append(STREAM, expected, rows),))])
         read, decoded = [], []
-        engine.store.read(STREAM)
+        read_rows(engine.store, STREAM)
         for _ in range(scale.pick(15, 2)):
             began = time.perf_counter()
-            engine.store.read(STREAM, 0, events)
+            read_rows(engine.store, STREAM, 0, events)
             read.append(time.perf_counter() - began)
             began = time.perf_counter()
             engine.events(STREAM)

@@ -115,6 +115,11 @@ FROM refold.stored_events LEFT JOIN refold.commits ON commits.id = commit_id
 WHERE originator_id = %(stream)s::text AND originator_version > %(after)s::bigint
 ORDER BY originator_version LIMIT %(limit)s::bigint
 
+-- name: read_unplaced
+SELECT originator_id, originator_version, topic, state, hash, 0 FROM refold.stored_events
+WHERE originator_id = %(stream)s::text AND originator_version > %(after)s::bigint
+ORDER BY originator_version LIMIT %(limit)s::bigint
+
 -- name: give_positions
 -- To every commit that is visible by now; one that becomes visible later gets a later one. One gives positions
 -- at a time: readers wait for each other here, whoever appends never does. All of it is one statement, for the

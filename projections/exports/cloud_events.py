@@ -51,7 +51,7 @@ def cloud_event(row: Row) -> dict[str, Any]:
         "id": head.id or f"{row.stream}@{row.version}",
         "source": "/refold/" + quote(row.stream if outside else f"run/{row.stream}", safe="/"),
         "type": f"refold.{row.tag}",
-        "subject": head.run_id if outside else row.stream.removesuffix(INBOX),
+        "subject": (head.run_id or row.stream) if outside else row.stream.removesuffix(INBOX),
     }
     if head.at:
         event["time"] = head.at

@@ -5,10 +5,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from refold import Context, Engine, Handle, RunCancelled, RunFailed, StartConflict, step, workflow
 from refold.errors import Locked
-from refold.events import types as t
+from refold.events import locks, types as t
 from refold.events.store import Store
 from refold.events.stream import LOCKS
 from refold.events.verify import verify
@@ -260,3 +261,14 @@ async def test_the_key_is_kept_while_nobody_executes_the_run(place: Place) -> No
         await e.signal("r", "go", 1)
         await (await e.get("r")).result()
         assert e.locks.holder(KEY) is None
+
+
+async def test_that_two_hold_a_key_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: keys that are taken whatever has been written since they were looked at."""
+    take = locks.taken
+    monkeypatch.setattr(locks, "taken", lambda *given: structs.replace(take(*given), expected=-1))
+    async with engine("memory://", *FLOWS) as e:
+        runs = await asyncio.gather(*[e.start(waits, lock=KEY) for _ in range(3)])
+        assert len({run.id for run in runs}) == 3
+        with pytest.raises(AssertionError, match="took what"):
+            holders_of(e.store)

@@ -19,6 +19,7 @@ from refold.events.schedule_events import ScheduleSkipped
 from refold.events.transfer import export_log, import_log
 from refold.events.triggers import trigger_of
 from refold.events.types import RunStarted
+from refold.queues import Queue
 from refold.schedules import Schedule
 from refold.testing import TestEngine
 from tests.engine import kit
@@ -69,6 +70,16 @@ async def test_a_schedule_goes_on_in_the_next_process_and_makes_up_for_the_last_
         await engine.schedules.resume("hourly")
         assert not work_differences(engine.store)
         assert not engine.verify().problems
+
+
+async def test_runs_of_a_schedule_wait_in_its_queue(place: Place) -> None:
+    async with kit.engine(place, report) as engine:
+        await engine.queues.set("one", concurrency=1)
+        await engine.schedules.create("x", report, "x", every=HOUR, queue="one")
+        runs = [await engine.schedules.trigger("x") for _ in range(3)]
+        await kit.until(
+            lambda: all((work := engine.store.work(run)) and work.state == "done" for run in runs)
+        )
 
 
 async def test_the_dispatch_table_is_built_again_and_an_export_carries_schedules(
@@ -189,6 +200,32 @@ async def test_runs_of_a_schedule_can_go_on_beside_each_other() -> None:
         await engine.advance(30 * HOUR)
         assert len(fired(engine, "x")) == 30
         assert len(engine.runs.list(status="waiting", limit=50).runs) == 30
+
+
+async def test_a_queue_limits_how_many_runs_of_a_schedule_are_at_it() -> None:
+    places = [Queue("reports", concurrency=2)]
+    hourly = Schedule("x", patient, every=HOUR, overlap="allow_all", queue="reports")
+    async with TestEngine(workflows=[patient, report], queues=places, schedules=[hourly]) as engine:
+        await engine.advance(4 * HOUR)
+        assert len(fired(engine, "x")) == 4
+        states = [work.state for work, _ in engine.store.all_work() if work.workflow == "patient"]
+        assert sorted(states) == ["pending", "pending", "waiting", "waiting"]
+        for run_id in ("x-20260101T010000Z", "x-20260101T020000Z"):
+            await (await engine.get(run_id)).signal("go")
+        await engine.settle()
+        states = [work.state for work, _ in engine.store.all_work() if work.workflow == "patient"]
+        assert sorted(states) == ["done", "done", "waiting", "waiting"]
+        with pytest.raises(ConfigurationError, match="nobody has declared queue 'letters'"):
+            await engine.schedules.create("y", report, "y", every=HOUR, queue="letters")
+
+
+async def test_runs_of_a_schedule_go_to_the_workers_with_its_tag() -> None:
+    async with TestEngine(workflows=[report], tags=["gpu"]) as engine:
+        await engine.schedules.create("x", report, "x", every=HOUR, run_on="gpu")
+        await engine.schedules.create("y", report, "y", every=HOUR, run_on="tape")
+        await engine.advance(HOUR)
+        states = {work.run_id[0]: work.state for work, _ in engine.store.all_work() if work.workflow}
+        assert states == {"x": "done", "y": "pending"}
 
 
 # ---- when things do not fit
@@ -342,8 +379,9 @@ async def test_large_arguments_lie_beside_the_log() -> None:
 
 
 @pytest.mark.parametrize("events", range(1, 9))
-async def test_a_crash_at_any_event_loses_no_time_and_doubles_none(events: int) -> None:
-    async with TestEngine(workflows=[report], settings=Settings(projections=False)) as engine:
+async def test_a_crash_at_any_event_loses_no_time_and_doubles_none(events: int, tmp_path: Path) -> None:
+    place = str(tmp_path / "log.db") if events % 2 else None
+    async with TestEngine(place, workflows=[report], settings=Settings(projections=False)) as engine:
         await engine.schedules.create("x", report, "x", every=HOUR, catch_up="all", overlap="allow_all")
         engine.crash_after(events)
         await engine.advance(3 * HOUR)

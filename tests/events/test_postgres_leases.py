@@ -108,5 +108,5 @@ def test_who_reads_a_run_to_execute_it_gives_it_no_positions(postgres: str) -> N
     stored(store, "run")
     assert [row.position for row in store.read_unplaced("run")] == [0]
     assert [row.position for row in store.read("run")] == [1]
-    assert [row.position for row in store.read_unplaced("run")] == [1]
+    assert [row._replace(position=1) for row in store.read_unplaced("run")] == store.read("run")
     store.close()

@@ -118,6 +118,8 @@ def test_what_is_no_json_and_what_has_no_id_becomes_a_cloud_event_all_the_same()
     assert (odd["id"], odd["subject"], b64decode(odd["data_base64"])) == ("a@3", "a", b"\xff\x00")
     key = cloud_event(Row("key/k é", 1, "key.taken", b'{"run_id":"a"}', b""))
     assert (key["source"], key["subject"], key["id"]) == ("/refold/key/k%20%C3%A9", "a", "key/k é@1")
+    lock = cloud_event(Row("lock//srv/inbox", 2, "lock.refused", b'{"holder":"a"}', b""))
+    assert (lock["source"], lock["subject"]) == ("/refold/lock//srv/inbox", "lock//srv/inbox")
     for none in (b"", b"0" * 32, b"F" * 32, b"x"):
         assert "traceparent" not in cloud_event(Row("a", 1, "odd", b'{"trace":"%b"}' % none, b""))
 

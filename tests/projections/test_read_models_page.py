@@ -106,12 +106,15 @@ def _default(field: structs.FieldInfo) -> Any:
         return bytes(field.default)
     if isinstance(field.default, Struct):
         return structs.asdict(field.default)
+    if field.default is None:
+        return b"null"  # what is read as JSON, too
     return b"{}" if field.default == {} else field.default
 
 
 def test_every_tag_of_a_run_is_read() -> None:
     elsewhere = (t.SignalSent, t.CancelSent, t.VoteSent, t.ChildEndSent, t.RequestSent, t.KeyTaken)
-    assert set(TYPES) - set(vocabulary.EVENTS) == {kind.TAG for kind in elsewhere}
+    others = tuple(tag for tag in TYPES if tag.startswith(("queue.", "lock.", "schedule.")))
+    assert set(TYPES) - set(vocabulary.EVENTS) == {*others, *(kind.TAG for kind in elsewhere)}
 
 
 @pytest.mark.parametrize("run_id", ["r", "order/42", "ü", "019b" * 8])
