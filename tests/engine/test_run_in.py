@@ -103,12 +103,12 @@ async def test_a_process_that_dies_fails_the_attempt_and_the_next_one_gets_anoth
         assert "exit code 7" in failed.error.message
         assert "the last words" in failed.error.traceback
         # What an `at_most_once` step did whose process died, nobody knows.
-        handle = await e.start(once, signal.SIGSEGV)
-        (doubt,) = await seen(handle, t.StepInDoubt)
-        (cut,) = of(handle, t.StepInterrupted)
+        doubtful = await e.start(once, signal.SIGSEGV)
+        (doubt,) = await seen(doubtful, t.StepInDoubt)
+        (cut,) = of(doubtful, t.StepInterrupted)
         assert "SIGSEGV" in cut.reason
         assert doubt.attempt == 1
-        assert not of(handle, t.StepFailed)
+        assert not of(doubtful, t.StepFailed)
 
 
 @workflow
