@@ -113,7 +113,8 @@ class Body:
     def begins(self) -> None:
         """It begins somewhere else: from here on counts its timeout."""
         self.entered = True
-        if self.limit is not None and self.timer is None and not (self.done or self.told):
+        whole = self.command.step.options.total_timeout  # it counts from the start: see `Bodies.start`
+        if self.limit is not None and whole is None and not (self.done or self.told):
             self.timer = self.loop.call_later(self.limit, self.time_out)
 
     def stop(self) -> None:

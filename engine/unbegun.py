@@ -99,7 +99,8 @@ class _Reader:
             labels = codec.decoder(dict[str, Any])(message.value, "attributes")
             self._hold(t.AttributesChanged(attributes=labels, inbox=version, **head), version)
         else:
-            self._skip(version, f"{verb} refused: the run has not begun")
+            why = "it is paused already" if verb == "pause" else "the run has not begun"
+            self._skip(version, f"{verb} refused: {why}")
 
     def _signal(self, message: t.SignalSent, version: int) -> None:
         if message.signal_id and message.signal_id in self._signals:

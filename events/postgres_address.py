@@ -42,8 +42,10 @@ class Address:
         given = {**LIBPQ, **options}
         rest = urlencode(given, quote_via=quote)
         self.dsn = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
-        past = f"{user}@{direct}" if user else direct
-        self.direct = urlunsplit(("postgresql", past, parts.path, rest, "")) if direct else ""
+        folder = direct if direct.startswith("/") else ""  # of a socket
+        past = f"{user}@{direct.removeprefix(folder)}" if user else direct.removeprefix(folder)
+        way = urlencode({**given, "host": folder}, quote_via=quote) if folder else rest
+        self.direct = urlunsplit(("postgresql", past, parts.path, way, "")) if direct else ""
         """Past the pooler, for what needs a connection of its own; empty: there is no such way."""
         shown = f"{user.partition(':')[0]}@{hosts}" if user else hosts
         kept = {key: value for key, value in options.items() if key not in ("password", "passfile", "sslkey")}

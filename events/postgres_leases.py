@@ -107,12 +107,10 @@ class Leases:
         return [name_of(run) for (run,) in found]
 
     def running(self, after: str, limit: int, skip: list[str], room: int) -> list[str]:
-        """See `Store.running`: as in `due`."""
-        asked: dict[str, Any] = {"after": text_of(after), "owner": self.owner}
-        if room > 0:
-            self._write("claim_running", limit=room, skip=texts(skip), tags=self.tags, **asked)
-        asked["limit"] = limit
-        return [name_of(run) for (run,) in self._ask("running_of_ours", **asked)]
+        """See `Store.running`: as in `look`."""
+        asked: dict[str, Any] = {"after": text_of(after), "owner": self.owner, "tags": self.tags}
+        found = self._write("running_mine", limit=limit, room=room, skip=texts(skip), **asked)
+        return [name_of(run) for (run,) in found]
 
     def take(self, run_id: str) -> bool:
         """Make a run ours, if it is nobody's."""

@@ -62,8 +62,8 @@ def _lines(store: Reading, runs: tuple[str, ...] | None, progress: Progress | No
         events = sum(tails.values())
         rows = merged(store, tails)
         digests = None
-    writer = Writer()
-    yield writer.header(_refold_version(), SCHEMA_VERSION, runs, events).decode()
+    writer, schema = Writer(), getattr(store, "schema_version", SCHEMA_VERSION)
+    yield writer.header(_refold_version(), schema, runs, events).decode()
     streams_seen: dict[str, Tail] = {}
     referred: set[str] = set()
     for row in rows:

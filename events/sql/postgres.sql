@@ -328,19 +328,23 @@ WHERE run_id = ANY(%(runs)s::text[]) AND mail > seen AND state <> 'done'
 AND (owner IS NULL OR owner = %(owner)s OR NOT EXISTS (
     SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp()))
 
--- name: claim_running
+-- name: running_mine
+-- Runs in the middle of something, in order: ours, and those that become ours. As in `look`, without the disk.
 WITH free AS (
     SELECT run_id FROM refold.work
     WHERE state = 'running' AND run_id > %(after)s::text AND run_id <> ALL(%(skip)s::text[])
     AND run_on = ANY(%(tags)s::text[])
     AND (owner IS NULL OR (owner <> %(owner)s AND NOT EXISTS (
         SELECT FROM refold.workers WHERE workers.owner = work.owner AND until > clock_timestamp())))
-    ORDER BY run_id LIMIT %(limit)s::bigint FOR UPDATE SKIP LOCKED
+    ORDER BY run_id LIMIT %(room)s::bigint FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE refold.work SET owner = %(owner)s FROM free WHERE work.run_id = free.run_id RETURNING work.run_id
+), ours AS (
+    SELECT run_id FROM refold.work WHERE state = 'running' AND owner = %(owner)s AND run_id > %(after)s::text
+    ORDER BY run_id LIMIT %(limit)s::bigint
 )
-UPDATE refold.work SET owner = %(owner)s FROM free WHERE work.run_id = free.run_id RETURNING work.run_id
-
--- name: running_of_ours
-SELECT run_id FROM refold.work WHERE state = 'running' AND owner = %(owner)s AND run_id > %(after)s::text
+SELECT run_id FROM (TABLE claimed UNION TABLE ours) AS mine
+WHERE set_config('synchronous_commit', 'off', TRUE) IS NOT NULL
 ORDER BY run_id LIMIT %(limit)s::bigint
 
 -- name: take

@@ -3,7 +3,7 @@
 import argparse
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..projections.rebuild import open_runner
 from ..projections.runner import Lag
 from ..projections.views_open import open_views
 from .disk import check_disk
+from .doctor_postgres import check_server
 from .exits import FAILED, OK
 from .finding import Finding
 from .machine import check_machine
@@ -78,6 +79,9 @@ def _check_store(given: str | None) -> Iterator[Finding]:
             if isinstance(path, Path):
                 yield from _check_file(store, path)
                 yield from check_disk(path.parent)
+            health: Callable[[], Any] | None = getattr(store, "health", None)
+            if health is not None:
+                yield from check_server(health())
             yield from _check_runs(store)
     except RefoldError as error:
         wanted = given or os.environ.get("REFOLD_STORE")
@@ -91,7 +95,8 @@ def _check_store(given: str | None) -> Iterator[Finding]:
 
 
 def _present(store: Reading) -> Finding:
-    return Finding("store", "ok", f"{store.url}, schema {SCHEMA_VERSION}, {count(store.position(), 'event')}")
+    schema = getattr(store, "schema_version", SCHEMA_VERSION)
+    return Finding("store", "ok", f"{store.url}, schema {schema}, {count(store.position(), 'event')}")
 
 
 def _check_file(store: Reading, path: Path) -> Iterator[Finding]:

@@ -128,4 +128,5 @@ def _note(row: dict[str, Any]) -> Span:
         return visible(f"{row['error_type']}: {row['error_message'] or ''}").removesuffix(": "), "red"
     if row["status"] in ("cancelled", "terminated"):
         return visible(row["error_message"] or ""), "yellow"
-    return blocked(row["blocked_on"]), "cyan"
+    lock = f"lock {visible(row['lock'])}" if row["lock"] and row["ended_at"] is None else ""
+    return "; ".join(text for text in (blocked(row["blocked_on"]), lock) if text), "cyan"

@@ -40,6 +40,7 @@ def test_the_command_line_tells_who_holds_what_and_when_a_run_begins(door: Door)
     assert (only["key"], only["holder"]) == ("/srv/data", "one")
     assert "nobody holds the lock b" in door("locks", "b")
     assert "begins at" in door("runs", "--blocked", "timer")
+    assert "waits for event go; lock /srv/data" in door("runs", "--lock", "/srv/data")
     assert [run["run_id"] for run in door.json("runs", "--trigger", "webhook")["runs"]] == ["one"]
     assert [run["run_id"] for run in door.json("runs", "--lock", "b")["runs"]] == ["two"]
     shown = door("show", "one")

@@ -1,8 +1,9 @@
 """What is executed in storms: steps, retries, timers, children, branches, and words from outside."""
 
 import asyncio
+from typing import Any
 
-from refold import Context, Retry, current_step, step, workflow
+from refold import Context, Retry, Workflow, current_step, step, workflow
 from tests.crash.scene import here
 
 STEPS = 4
@@ -70,4 +71,18 @@ def steps(number: int) -> int:
     return STEPS + 2 * (number % 3 == 1)
 
 
-ALL = [job, piece]
+@step
+async def rest(seconds: float) -> int:
+    info = current_step()
+    here().say("effects", info.run_id, info.key, info.attempt)
+    await asyncio.sleep(seconds)
+    return info.attempt
+
+
+@workflow
+async def rests(ctx: Context) -> int:
+    """Long enough for others to try to take it."""
+    return await rest(1.0)
+
+
+ALL: list[Workflow[Any, Any]] = [job, piece, rests]

@@ -1,8 +1,6 @@
 """A client of a log that notes what it asks, what it hears, and when."""
 
 import asyncio
-import json
-import os
 import random
 from time import monotonic
 from typing import Any
@@ -14,9 +12,9 @@ from refold.events import types as t
 from refold.events.clock import SystemClock, new_event_id, to_datetime
 from refold.events.errors import AppendRefused, RefoldError, StoreError
 from refold.events.log import Log
-from refold.events.postgres import PostgresStore
+from refold.events.open import open_store
 from refold.events.registry import encode_event
-from refold.events.store import Append, Post, Unit
+from refold.events.store import Append, Post, Store, Unit
 from refold.events.stream import INBOX, Tail, chain
 from tests.cluster.wire import CUTS, Wire
 from tests.crash.scene import Scene
@@ -40,10 +38,10 @@ async def write(scene: Scene, url: str, chance: random.Random, turns: int) -> No
         store.close()
 
 
-async def opened(url: str) -> PostgresStore:
+async def opened(url: str) -> Store:
     while True:
         try:
-            return PostgresStore(url)
+            return open_store(url)
         except StoreError:
             await asyncio.sleep(PAUSE_S)
 
@@ -51,9 +49,9 @@ async def opened(url: str) -> PostgresStore:
 class Client:
     """One process, one operation at a time."""
 
-    def __init__(self, scene: Scene, store: PostgresStore, chance: random.Random) -> None:
+    def __init__(self, scene: Scene, store: Store, chance: random.Random) -> None:
         self.log, self._store, self._chance = Log(store), store, chance
-        self._file = scene.folder / f"history-{os.getpid()}"
+        self._scene = scene
         self._tails = {stream: Tail() for stream in STREAMS}
 
     async def act(self) -> None:
@@ -66,9 +64,7 @@ class Client:
             await self.append(stream)
 
     def note(self, stream: str, **fields: Any) -> None:
-        fields = {"seen": [], "answered": None} | fields
-        with self._file.open("a") as file:
-            file.write(json.dumps([stream, fields]) + "\n")
+        self._scene.say("history", stream, {"seen": [], "answered": None} | fields)
 
     def read(self, stream: str) -> None:
         asked = monotonic()

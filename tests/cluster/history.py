@@ -14,12 +14,12 @@ An operation whose outcome its client never heard may have taken effect or not, 
 `by_search` tries all orders instead, as Wing and Gong (1993) do, and shows that these three rules are right.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from math import inf
-from pathlib import Path
 
 from msgspec import Struct
+
+from tests.crash.scene import Scene
 
 
 class Op(Struct, frozen=True, kw_only=True):
@@ -144,13 +144,11 @@ def _step(op: Op, state: tuple[str, ...]) -> tuple[str, ...] | None:
 # ---- recorded by many processes
 
 
-def recorded(folder: Path) -> dict[str, list[Op]]:
+def recorded(scene: Scene) -> dict[str, list[Op]]:
     """By stream, what all processes have noted."""
     found: dict[str, list[Op]] = {}
-    for path in folder.glob("history-*"):
-        for line in path.read_text().splitlines():
-            stream, fields = json.loads(line)
-            fields["seen"] = tuple(fields["seen"])
-            fields["answered"] = inf if fields["answered"] is None else fields["answered"]
-            found.setdefault(stream, []).append(Op(**fields))
+    for stream, fields in scene.heard("history"):
+        fields["seen"] = tuple(fields["seen"])
+        fields["answered"] = inf if fields["answered"] is None else fields["answered"]
+        found.setdefault(stream, []).append(Op(**fields))
     return found

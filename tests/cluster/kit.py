@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -26,6 +27,31 @@ CUT = """
 """
 
 
+@cache
+def forks() -> "subprocess.Popen[str]":
+    """The process that forks all others, started when it is first needed; `stop` ends it."""
+    command = [sys.executable, "-m", "tests.cluster.office"]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def stop() -> None:
+    """End it, and every process that is left of its own."""
+    if forks.cache_info().currsize:
+        forks().communicate(timeout=60)
+        forks.cache_clear()
+
+
+def _ask(*order: object) -> int:
+    process = forks()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(order) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    assert answer, "the office died"
+    return int(answer)
+
+
 class Office:
     """Hires processes that play a role (see roles.py) in one folder, on one store."""
 
@@ -33,11 +59,8 @@ class Office:
         self.folder, self.url = folder, url
         folder.mkdir(exist_ok=True)
         self.scene = Scene(folder)
+        self.members: list[int] = []
         self.frozen: set[int] = set()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.office", str(folder)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -45,24 +68,18 @@ class Office:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate(timeout=60)
-
-    def _ask(self, *order: object) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the office died"
-        return int(answer)
+        for member in list(self.members):
+            self.kill(member)
 
     def hire(self, role: str, *arguments: object, cheat: str = "") -> int:
         """Start a process; its id."""
-        return self._ask("hire", role, cheat, [self.url, *map(str, arguments)])
+        self.members.append(_ask("hire", str(self.folder), role, cheat, [self.url, *map(str, arguments)]))
+        return self.members[-1]
 
     def wait(self, pid: int) -> int:
         """Its exit code, once it has ended."""
-        return self._ask("wait", pid)
+        self.members.remove(pid)
+        return _ask("wait", pid)
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""

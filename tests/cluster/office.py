@@ -1,4 +1,4 @@
-"""A warm process that forks the processes of cluster tests: `python -m tests.cluster.office FOLDER`.
+"""A warm process that forks the processes of cluster tests: `python -m tests.cluster.office`.
 
 It has one thread, no event loop and no connection. Started from nothing, each worker would cost half a
 second of CPU, and a storm starts hundreds. One JSON line in, one number out: the id of a new process, or
@@ -54,12 +54,12 @@ def fork(folder: Path, role: str, cheat: str, arguments: list[str]) -> int:
 def main() -> None:
     _compat.install(Loop)
     gc.freeze()
-    folder, members = Path(sys.argv[1]), set[int]()
+    members = set[int]()
     try:
         for line in sys.stdin:
             verb, *rest = json.loads(line)
             if verb == "hire":
-                answer = fork(folder, *rest)
+                answer = fork(Path(rest[0]), *rest[1:])
                 members.add(answer)
             else:
                 _, status = os.waitpid(rest[0], 0)

@@ -1,10 +1,12 @@
 """What the processes of cluster tests do."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
-from refold import Engine, RunEnded, Settings
+from refold import ActRefused, Engine, RunEnded, Settings
 from refold.events.errors import StoreError
 from tests.cluster import historian
 from tests.cluster.flows import ALL, hears, job, run_id
@@ -43,6 +45,22 @@ async def worker(scene: Scene, url: str) -> None:
 
 
 @role
+async def resumes(scene: Scene, url: str, times: str) -> None:
+    """Execute, and ask so many times at once for the run to be resumed."""
+
+    async def ask(engine: Engine) -> None:
+        scene.say("asked")
+        with suppress(ActRefused, RunEnded):
+            await engine.resume("run")
+
+    async with Engine(url, workflows=ALL, settings=SETTINGS) as engine:
+        await asyncio.gather(*(ask(engine) for _ in range(int(times))))
+        while engine.store.work("run").state != "done":  # type: ignore[union-attr] # noqa: ASYNC110
+            await asyncio.sleep(PAUSE_S)
+        scene.say("ready")
+
+
+@role
 async def client(scene: Scene, url: str, first: str, after: str, every: str) -> None:
     """Start jobs, and give a word to those who wait for one; each until it is acknowledged."""
     numbers = range(int(first), int(after), int(every))
@@ -70,6 +88,18 @@ async def until_heard(url: str, scene: Scene, what: str, number: int) -> None:
             continue
         scene.say("acks", what, number)
         return
+
+
+@role
+async def starts_runs(scene: Scene, url: str, name: str, count: str) -> None:
+    """Start so many runs and speak to each; 0: until killed."""
+    async with Engine(url, execute=False) as engine:
+        for number in range(int(count)) if int(count) else itertools.count():
+            run = f"{name}-{number}"
+            await engine.start(job, number, id=run)
+            scene.say("acks", "start", run)
+            await engine.signal(run, "word", number)
+    scene.say("ready")
 
 
 @role

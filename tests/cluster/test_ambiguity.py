@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from refold.events.verify import verify
 from refold.testing.samples import sample_append, sample_work
 from tests.cluster.kit import until
 from tests.cluster.wire import CUTS, Wire
+from tests.engine.kit import until as until_so
 
 pytestmark = pytest.mark.anyio
 
@@ -117,10 +119,9 @@ async def test_a_run_goes_on_through_every_kind_of_cut(postgres: str) -> None:
         async with Engine(store, workflows=[sums], settings=Settings(projections=False)) as engine:
             handle = await engine.start(sums, id="run")
             for number in range(9):
-                wire.cut(CUTS[number % 3], number)
-                await asyncio.sleep(0.05)
-            assert await handle.result(timeout=60) == 78
-            assert wire.happened >= 3
+                wire.cut(CUTS[number % 3], number % 4)
+                await until_so(partial(wire.at_least, number + 1), within_s=90.0)
+            assert await handle.result(timeout=90) == 78
             assert bodies == list(range(12))
             claims = [e for e in handle.events() if isinstance(e, t.RunClaimed)]
             assert len(claims) == 1  # never refused, so never brought back

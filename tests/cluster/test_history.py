@@ -5,6 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from refold.events.postgres import PostgresStore
@@ -12,6 +13,7 @@ from refold.events.verify import verify
 from tests import pg
 from tests.cluster.history import Op, by_search, problems, recorded
 from tests.cluster.kit import Office, until
+from tests.crash.scene import Scene
 
 # ---- the criterion itself -----------------------------------------------------------------------
 
@@ -68,11 +70,19 @@ def lies(op: Op, log: list[str]) -> list[Op]:
     return [Op(**fields | change) for change in other]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(histories())
 def test_the_criterion_agrees_with_a_search_of_all_orders(made: tuple[list[Op], list[str]]) -> None:
     history, log = made
     assert (problems(history, log) == []) == by_search(history, log)
+
+
+def test_a_lost_update_and_a_stale_read_are_noticed() -> None:
+    both = [Op(kind="append", event=name, expected=0, asked=0, answered=1) for name in ("a", "b")]
+    assert "a lost update" in problems(both, ["b"])[0]
+    assert "it was to be version 1 and is 2" in problems(both, ["b", "a"])[0]
+    stale = Op(kind="read", seen=(), asked=2, answered=3)
+    assert "which comes before it" in problems([both[0], stale], ["a"])[0]
 
 
 # ---- histories of real clients ------------------------------------------------------------------
@@ -86,7 +96,7 @@ def played(
         PostgresStore(postgres).close()
         members = [office.hire("writes_history", seed, turns, cheat=cheat) for seed in range(clients)]
         for part in (3, 6) if server else ():
-            until(partial(noted, office.folder, part * clients * turns // 10))
+            until(partial(noted, office.scene, part * clients * turns // 10))
             pg.restart(server, "immediate")
         for member in members:
             office.wait(member)
@@ -95,18 +105,40 @@ def played(
     store = PostgresStore(postgres)
     try:
         found: list[str] = list(verify(store).problems)
-        for stream, history in recorded(office.folder).items():
+        for stream, history in recorded(office.scene).items():
             found += problems(history, [row.event().id for row in store.read(stream)])
         return found
     finally:
         store.close()
 
 
-def noted(folder: Path, count: int) -> bool:
-    return sum(len(history) for history in recorded(folder).values()) >= count
+def noted(scene: Scene, count: int) -> bool:
+    return len(scene.heard("history")) >= count
 
 
 def test_clients_of_one_stream_see_one_order_and_lose_no_update(
     postgres: str, postgres_server: str, tmp_path: Path
 ) -> None:
-    assert played(postgres, tmp_path, clients=4, turns=60, server=postgres_server) == []
+    assert played(postgres, tmp_path, clients=4, turns=40, server=postgres_server) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cheat", "problem"),
+    [
+        ("reads_what_was", "which comes before it"),
+        ("loses_updates", "a lost update"),
+        ("without_the_fence", "it was to be version"),
+        ("tries_again_blindly", "an own write reported as a conflict"),
+    ],
+)
+def test_control_histories_tell_what_is_broken(
+    postgres: str, tmp_path: Path, cheat: str, problem: str
+) -> None:
+    found = played(postgres, tmp_path, clients=4, turns=80, cheat=cheat)
+    assert any(problem in each for each in found)
+
+
+@pytest.mark.slow
+def test_long_histories_of_many_clients(postgres: str, postgres_server: str, tmp_path: Path) -> None:
+    assert played(postgres, tmp_path, clients=8, turns=400, server=postgres_server) == []

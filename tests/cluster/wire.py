@@ -51,6 +51,10 @@ class Wire:
         """Cut the connection that sends the next request, `after` so many others."""
         self._cut, self._pass = where, after
 
+    def at_least(self, cuts: int) -> bool:
+        """Whether so many have happened."""
+        return self.happened >= cuts
+
     def whole(self) -> None:
         """Cut nothing."""
         self._cut = ""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,10 @@ async def test_a_dask_worker_that_dies_takes_no_run_along(tmp_path: Path) -> Non
 async def test_ray_runs_the_bodies_of_steps() -> None:
     ray = pytest.importorskip("ray", reason='pip install "refold[ray]"')
     executors = importlib.import_module("refold.executors.ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        await weighed(executors.RayExecutor())
-    finally:
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # a socket's path must be short
+        here = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, **here)
+        try:
+            await weighed(executors.RayExecutor())
+        finally:
+            ray.shutdown()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings, strategies as st
 from refold import Context, Engine, RunCancelled, RunFailed, Settings, StepFailed, workflow
 from refold.engine import remote
 from refold.engine.step import Step
+from refold.engine.threads import Threads
 from refold.errors import StepTimedOut, ValueRefused
 from refold.events import codec, types as t
 from refold.testing import TestEngine
@@ -202,6 +204,35 @@ def test_values_come_back_as_they_would_from_a_body_here(args: list[Any], named:
     plain, by_name = ECHO.decode_call(packed, kwargs, len(args))
     assert isinstance(reply.end, remote.Done)
     assert bytes(reply.end.result) == bytes(codec.encode(echo(*plain, **by_name)))
+
+
+async def test_what_waits_for_a_thread_gets_one_when_the_thread_is_given_up() -> None:
+    """A thread cannot be killed: another one takes its place, at once."""
+    threads, over = Threads(1), threading.Event()
+    hangs = threads.run(over.wait, lambda value, error: None)
+    waits = threads.run(lambda: "its turn", lambda value, error: None)
+    try:
+        await until(lambda: hangs.began)
+        threads.give_up(hangs)
+        assert await asyncio.wait_for(waits.future, PATIENCE_S) == "its turn"
+    finally:
+        over.set()
+        threads.close()
+
+
+async def test_threads_that_were_all_busy_before_do_not_make_a_hanging_one_look_free() -> None:
+    threads, over = Threads(1), threading.Event()
+    try:
+        for job in [threads.run(lambda: 1, lambda value, error: None) for _ in range(5)]:
+            await job.future
+        hangs = threads.run(over.wait, lambda value, error: None)
+        await until(lambda: hangs.began)
+        threads.give_up(hangs)
+        later = threads.run(lambda: "its turn", lambda value, error: None)
+        assert await asyncio.wait_for(later.future, PATIENCE_S) == "its turn"
+    finally:
+        over.set()
+        threads.close()
 
 
 # ---- programs -------------------------------------------------------------------------------------

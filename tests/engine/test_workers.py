@@ -1,6 +1,5 @@
 """Several worker processes execute one log on PostgreSQL, and die, freeze and come back."""
 
-import random
 import signal
 import subprocess
 import sys
@@ -9,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-
-import psycopg
-import pytest
 
 from refold.events import types as t
 from refold.events.postgres import PostgresStore
@@ -133,65 +129,6 @@ def check(store: PostgresStore, made: Crew, runs: int) -> None:
     assert not verify(store).problems
     attempts = Counter((run, key, attempt) for run, key, attempt, _ in made.effects())
     assert set(attempts.values()) == {1}
-
-
-def test_workers_that_are_killed_or_freeze_lose_nothing_and_do_nothing_twice(
-    postgres: str, tmp_path: Path
-) -> None:
-    runs, chance = 24, random.Random(5)
-    store = PostgresStore(postgres)
-    with crew(postgres, tmp_path) as made:
-        for _ in range(3):
-            made.hire()
-        made.start_runs(runs)
-        for left in (40, 30, 20, 10):
-            wait_for(store, left)
-            victim = chance.choice(made.members)
-            if left == 30:
-                victim.send_signal(signal.SIGSTOP)  # longer than its lease: the others finish meanwhile
-            else:
-                made.dismiss(victim)
-                made.hire()
-        wait_for(store, 0)
-        for member in made.members:
-            member.send_signal(signal.SIGCONT)
-        done = {pid for *_, pid in made.effects()}
-        assert len(done) > 2  # they shared the work
-        check(store, made, runs)
-        for member in made.members:
-            assert member.poll() is None  # who was frozen has woken, and lives
-    store.close()
-
-
-@pytest.mark.slow
-def test_a_long_storm(postgres: str, postgres_server: str, tmp_path: Path) -> None:
-    """Eight workers; one dies or freezes twice a second, and all connections are cut now and then."""
-    runs, chance, frozen = 400, random.Random(7), set[int]()
-    store = PostgresStore(postgres)
-    with crew(postgres, tmp_path) as made, psycopg.connect(postgres_server, autocommit=True) as root:
-        made.start_runs(runs)
-        for _ in range(8):
-            made.hire()
-        while open_runs(store):
-            victim = chance.choice(made.members)
-            what = chance.random()
-            if what < 0.4:
-                made.dismiss(victim)
-                made.hire()
-            elif what < 0.8 and victim.pid not in frozen:
-                victim.send_signal(signal.SIGSTOP)
-                frozen.add(victim.pid)
-            else:
-                root.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE application_name = 'refold' AND random() < 0.3"
-                )
-                for member in made.members:
-                    member.send_signal(signal.SIGCONT)
-                frozen.clear()
-            sleep(0.5)
-        check(store, made, runs)
-    store.close()
 
 
 def test_a_drained_worker_leaves_its_runs_to_the_others_at_once(postgres: str, tmp_path: Path) -> None:

@@ -110,3 +110,22 @@ def test_who_reads_a_run_to_execute_it_gives_it_no_positions(postgres: str) -> N
     assert [row.position for row in store.read("run")] == [1]
     assert [row._replace(position=1) for row in store.read_unplaced("run")] == store.read("run")
     store.close()
+
+
+def test_runs_in_the_middle_of_something_come_in_order_page_by_page_with_those_that_become_ours(
+    postgres: str,
+) -> None:
+    store = PostgresStore(postgres)
+    claims = joined(store, "worker")
+    units = [Unit((sample_append(store, name),), (sample_work(name, "running"),)) for name in "bdf"]
+    assert store.commit(units) == [None] * 3
+    store.leases.owner = None
+    units = [Unit((sample_append(store, name),), (sample_work(name, "running"),)) for name in "ace"]
+    assert store.commit(units) == [None] * 3
+    store.leases.owner = "worker"
+    assert claims.running("", 2, (), 0) == ["b", "d"]
+    assert claims.running("", 4, (), 2) == ["a", "b", "c", "d"]
+    assert claims.running("d", 4, ["e"], 2) == ["f"]
+    assert claims.running("", 100, (), 100) == list("abcdef")
+    assert store._server.writer().execute("SHOW synchronous_commit").fetchone() == ("on",)
+    store.close()
