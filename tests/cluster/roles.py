@@ -8,18 +8,18 @@ from contextlib import suppress
 
 from refold import ActRefused, Engine, RunEnded, Settings
 from refold.events.errors import StoreError
-from tests.cluster import historian
+from tests.cluster import historian, mortal
 from tests.cluster.flows import ALL, hears, job, run_id
 from tests.crash.scene import Scene
 
 SETTINGS = Settings(
-    lease_ttl=1.5, lease_refresh=0.5, grace=0.2, max_active=16, projections=False, determinism="off"
+    lease_ttl=2.5, lease_refresh=0.8, grace=0.2, max_active=16, projections=False, determinism="off"
 )
 PAUSE_S = 0.05
 """Before a client says again what may not have been heard."""
 
 Role = Callable[..., None]
-BY_NAME: dict[str, Role] = {}
+BY_NAME: dict[str, Role] = {"mortal": mortal.execute}
 
 
 def role(fn: Callable[..., Awaitable[None]]) -> Role:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from refold.events.open import open_store
+
 RUN = "run"
 """Id of the run under test."""
 
@@ -20,8 +22,10 @@ RUN = "run"
 class Scene:
     """The folder of one case, seen from one process."""
 
-    def __init__(self, folder: Path, kill_at: int = 0) -> None:
+    def __init__(self, folder: Path, kill_at: int = 0, postgres: str = "") -> None:
         self.folder = folder
+        self.postgres = postgres
+        """URL of the store, when it is not the file."""
         self.store_path = folder / "log.db"
         self.kill_at = kill_at
         """Number of the moment at which this process dies; 0: it lives."""
@@ -63,8 +67,14 @@ class Scene:
         finally:
             connection.close()
 
+    def has_log(self) -> bool:
+        """Whether an earlier process has been here."""
+        return self.store_path.exists() or (bool(self.postgres) and bool(self.heard("deaths")))
+
     def count(self, run_id: str, key: str, tag: str, attempt: int = 0) -> int:
         """How many events of this tag about the step with this key (and this attempt) are durable."""
+        if self.postgres:
+            return _count_on_a_server(self.postgres, run_id, key, tag, attempt)
         return int(self.ask(_COUNT, run_id, key, tag, attempt)[0][0])
 
 
@@ -75,6 +85,18 @@ _COUNT = """
     AND json_extract(CAST(fact.state AS TEXT), '$.step') = json_extract(CAST(call.state AS TEXT), '$.step')
     AND ? IN (0, IFNULL(json_extract(CAST(fact.state AS TEXT), '$.attempt'), 1))
 """
+
+
+def _count_on_a_server(url: str, run_id: str, key: str, tag: str, attempt: int) -> int:
+    store = open_store(url)
+    try:
+        events: list[Any] = [row.event() for row in store.read(run_id)]
+    finally:
+        store.close()
+    steps = {event.step for event in events if event.TAG == "step.scheduled" and event.key == key}
+    facts = [event for event in events if tag == event.TAG and event.step in steps]
+    return sum(attempt in (0, getattr(event, "attempt", 1)) for event in facts)
+
 
 _here: Scene | None = None
 

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio._backends._asyncio  # noqa: F401 - warm: every child would import it
 import msgspec
@@ -66,14 +67,18 @@ def executor(
     last: bool,
     mail: "Mail | None" = None,
     opened: Callable[[], None] = lambda: None,
+    make: Callable[..., Any] | None = None,
 ) -> None:
-    """One process: look at what the one before left, execute, and look again when nobody dies any more."""
+    """One process: look at what the one before left, execute, and look again when nobody dies any more.
+
+    `make`: the mortal store, when it is not the file's.
+    """
     enter(scene)
     refold.engine.starting.new_seed = lambda clock=None: SEED  # type: ignore[attr-defined]
     refold.engine.following.SWEEP_S = 0.01  # what other processes write is noticed at once
     refold.engine.following.POLL_S = refold.engine.following.IDLE_POLL_S = 0.004
-    make = SyncedStore if case.synced else MortalStore
-    if scene.store_path.exists():
+    make = make or (SyncedStore if case.synced else MortalStore)
+    if scene.has_log():
         left = make(scene)
         for problem in checks.at_any_time(scene, left):
             scene.say("problems", problem)
