@@ -13,6 +13,7 @@ from msgspec.structs import asdict
 
 from ..events.clock import SystemClock, moment, to_datetime
 from ..events.errors import RefoldError, StoreReadOnly
+from ..events.hold import executor_of
 from ..events.registry import Unknown, look_at_event
 from ..events.store import SCHEMA_VERSION, Reading
 from ..projections import queries
@@ -26,7 +27,7 @@ from .exits import FAILED, OK
 from .finding import Finding
 from .machine import check_machine
 from .screen import Screen
-from .stores import caught_up, executor_of, looking, store_url
+from .stores import caught_up, looking, store_url
 from .text import as_json, count, seconds, visible
 
 FULL = 2

@@ -11,6 +11,7 @@ from msgspec.structs import asdict
 
 from ..engine.read_models import ReadModels
 from ..events.errors import ConfigurationError, StoreError
+from ..events.hold import executor_of
 from ..events.open import open_store
 from ..events.store import Store
 from ..events.stream import is_run
@@ -18,7 +19,7 @@ from ..events.transfer import Imported, import_log
 from .exits import OK
 from .exporting import progress
 from .screen import Screen
-from .stores import executor_of, store_url
+from .stores import store_url
 from .text import as_json, count, visible
 
 LOOKED_AT = 100_000

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from ..events.errors import ConfigurationError, ValueRefused
+from ..events.hold import executor_of
 from .exits import OK
 from .screen import Screen
-from .stores import executor_of, list_runs, looking
+from .stores import list_runs, looking
 from .text import Span, as_json, clip, clock, seconds, usd, visible, visible_lines
 from .words import NOBODY, blocked, now, status_span, took
 

@@ -3,11 +3,12 @@
 import argparse
 from typing import Any
 
+from ..events.hold import executor_of
 from ..projections.timelines import Timeline, timeline_of
 from .exits import OK
 from .portrait import draw, uncollected
 from .screen import Screen
-from .stores import executor_of, looking
+from .stores import looking
 from .text import as_json
 from .watching import follow
 from .words import NOBODY, stream_of

@@ -13,7 +13,7 @@ from ..engine.engine import Engine
 from ..events import types as t
 from ..events.clock import SystemClock, to_datetime
 from ..events.errors import ActRefused, RunEnded, RunNotFound
-from ..events.hold import Holder
+from ..events.hold import Holder, executor_of
 from ..events.store import Store
 from ..events.stream import INBOX
 from ..projections.why import Standing, stand
@@ -22,7 +22,7 @@ from ..projections.why_words import executes, go_on, tell
 from .exits import OK
 from .given import principal
 from .screen import Screen
-from .stores import executor_of, existing
+from .stores import existing
 from .text import as_json, visible
 from .why import command_line
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from threading import Event
 from time import perf_counter
 
+from ..events.hold import executor_of
 from ..events.store import Reading
 from ..events.stream import Row
 from ..projections.lanes import Lane, merged
@@ -14,7 +15,6 @@ from .exits import OK
 from .portrait import draw, head, uncollected
 from .reading import event_as_json, print_event
 from .screen import Page, Screen
-from .stores import executor_of
 from .text import count, visible
 from .words import NOBODY, now
 

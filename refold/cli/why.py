@@ -8,13 +8,13 @@ from typing import Any
 from msgspec import to_builtins
 
 from ..events.clock import SystemClock, to_datetime
-from ..events.hold import Holder
+from ..events.hold import Holder, executor_of
 from ..projections.why import Standing
 from ..projections.why_of import children_of, look
 from ..projections.why_words import Said, tell
 from .exits import OK
 from .screen import Screen
-from .stores import executor_of, looking
+from .stores import looking
 from .text import as_json, visible, visible_lines
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from refold import Context, Engine, RunCancelled, RunFailed, Settings, workflow
-from refold.engine import family
 from refold.engine.worker import Worker
 from refold.errors import RunEnded
 from refold.events import locks, types as t
@@ -107,7 +106,7 @@ def problems(path: Path) -> Iterator[str]:
 def frees_later() -> None:
     """A run's key is freed in a unit of its own, after its end."""
     free, ended = locks.freed, Worker.ended
-    family.locks.freed = lambda *rest: ()  # type: ignore[assignment]
+    locks.freed = lambda *rest: ()
 
     def late(self: Worker, live: Any, end: Any) -> None:
         if posts := free(live.run_id, live.run.started, end):
@@ -132,7 +131,8 @@ def takes_before() -> None:
         return patched(self, units)
 
     patched = SQLiteStore.commit
-    locks.taken, SQLiteStore.commit = early, first  # type: ignore[method-assign]
+    locks.taken = early  # type: ignore[assignment]
+    SQLiteStore.commit = first  # type: ignore[method-assign]
 
 
 def nothing() -> None:
