@@ -45,9 +45,14 @@ def pooler(server: str) -> Iterator[str]:
         process = subprocess.Popen([bouncer, f"{folder}/pgbouncer.ini"], stdout=log, stderr=log, **who)
         try:
             url = f"postgresql://{user}@127.0.0.1:{port}{parts.path}"
-            until(lambda: psycopg.connect(url).close() is None, what=(folder / "log").read_text())
+            until(lambda: _answers(url), what="pgbouncer")
             yield url
         finally:
             process.kill()
             process.wait()
             log.close()
+
+
+def _answers(url: str) -> bool:
+    psycopg.connect(url).close()
+    return True
