@@ -37,6 +37,8 @@ POSTGRES = {
     "latency": "latency",
     "idle": "idle",
     "history": "history",
+    "rebuild": "rebuild",
+    "queries": "model_queries",
     "standby": "standby",
 }
 """Those of `--postgres`, modules in `benchmarks.postgres`."""

@@ -58,7 +58,7 @@ def fill(views: Views, projection: Projection, rows: Iterator[tuple[Any, ...]]) 
     with views.writing():
         views.create(table, built, indexes=False)
         while some := list(islice(rows, 10_000)):
-            write(Changes(some, [], []))
+            write(Changes(some, [], [], []))
         views.put_live(table, built)
 
 
@@ -118,31 +118,34 @@ def pages(views: Views, runs: int) -> Iterator[Figure]:
     yield at_most(f"50 of {runs:,} runs, the slowest filter", slowest[0], "ms", PAGE_MS, note=slowest[1])
 
 
+def asked(views: Views, scale: Scale) -> list[Figure]:
+    """Fill the tables, and ask them."""
+    runs, waiting = scale.pick(1_000_000, 5_000), scale.pick(100_000, 1_000)
+    fill(views, RUNS, run_rows(runs))
+    fill(views, RUN_ATTRIBUTES, labels(runs))
+    fill(views, GATES, gates(waiting // 10))
+    fill(views, TIMERS, timers(waiting))
+    figures = list(pages(views, runs))
+    soon = at(waiting // 10)
+    asks: dict[str, Callable[[], Any]] = {
+        f"50 of {waiting // 10:,} open gates": lambda: queries.list_gates(views),
+        "50 gates that one person may vote on": lambda: queries.list_gates(views, voter="user:cy"),
+        "50 gates by deadline": lambda: queries.list_gates(views, due_before=at(10 * waiting)),
+        "a gate by its token": lambda: queries.find_gate(views, "t-77"),
+        f"1,000 due of {waiting:,} timers": lambda: queries.due_timers(views, soon),
+    }
+    figures += [at_most(name, timed(ask), "ms", PAGE_MS) for name, ask in asks.items()]
+    for by in ("status", "workflow"):
+        spent = timed(partial(queries.count_runs, views, by))
+        figures.append(Figure(f"{runs:,} runs counted by {by}", spent, "ms"))
+    drift = timed(lambda: queries.drift(views))
+    return [*figures, Figure("runs that are not over, by version", drift, "ms")]
+
+
 def run(scale: Scale) -> list[Figure]:
     """Lists and due queries."""
-    runs, waiting = scale.pick(1_000_000, 5_000), scale.pick(100_000, 1_000)
     views = SqliteViews(scale.path("views"))
     try:
-        fill(views, RUNS, run_rows(runs))
-        fill(views, RUN_ATTRIBUTES, labels(runs))
-        fill(views, GATES, gates(waiting // 10))
-        fill(views, TIMERS, timers(waiting))
-        figures = list(pages(views, runs))
-        soon = at(waiting // 10)
-        asks: dict[str, Callable[[], Any]] = {
-            f"50 of {waiting // 10:,} open gates": lambda: queries.list_gates(views),
-            "50 gates that one person may vote on": lambda: queries.list_gates(views, voter="user:cy"),
-            "50 gates by deadline": lambda: queries.list_gates(views, due_before=at(10 * waiting)),
-            "a gate by its token": lambda: queries.find_gate(views, "t-77"),
-            f"1,000 due of {waiting:,} timers": lambda: queries.due_timers(views, soon),
-        }
-        figures += [at_most(name, timed(ask), "ms", PAGE_MS) for name, ask in asks.items()]
-        for by in ("status", "workflow"):
-            spent = timed(partial(queries.count_runs, views, by))
-            figures.append(Figure(f"{runs:,} runs counted by {by}", spent, "ms"))
-        figures.append(
-            Figure("runs that are not over, by version", timed(lambda: queries.drift(views)), "ms")
-        )
+        return asked(views, scale)
     finally:
         views.close()
-    return figures

@@ -126,17 +126,19 @@ class InThread:
     def _go_on(self, looked: "Future[float]") -> None:
         if self._closed:
             return
-        pause = FOLLOW_S
+        pause = RETRY_S
         try:
-            self._not_before = monotonic() + looked.result()
-            if looked.result():
+            wait = looked.result()
+            self._not_before = monotonic() + wait
+            if wait:
                 self._heard = -1  # there is more
-            self._failing = False
+            self._failing, pause = False, FOLLOW_S
         except StoreError as error:
             if not self._failing:
                 _tell(error)
-            self._failing, self._heard, pause = True, -1, RETRY_S
-        self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+            self._failing, self._heard = True, -1
+        finally:
+            self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
 
     def _look(self) -> float:
         """In the thread: fold, or see that somebody else does. When to look again; 0: when there is more."""

@@ -26,7 +26,7 @@ async def hold(
     """Call `begin` with the message that gives the run its key, to store both in one unit.
 
     Args:
-        append: stores a refusal.
+        append: stores a unit: that of a refusal.
         cause: what `begin` stores: the key is taken at its time and by its author.
         begin: raises `AppendRefused` when what it stores was refused.
         named: how a refusal names the run; default: by its id.

@@ -197,7 +197,8 @@ def _crowded(queue: Queue) -> StoreBusy:
 
 def check_queues(queues: Any) -> tuple[Queue, ...]:
     """What `Engine(queues=[…])` is given. Raises `ConfigurationError`."""
-    found = tuple(queues) if isinstance(queues, Iterable) and not isinstance(queues, str) else (queues,)
+    several = isinstance(queues, Iterable) and not isinstance(queues, str)
+    found: tuple[Any, ...] = tuple(queues) if several else (queues,)
     for queue in found:
         if not isinstance(queue, Queue):
             raise ConfigurationError(f"queues=[…] expects Queue(…), got {queue!r:.80}")

@@ -1,6 +1,7 @@
 """The times of a schedule: of a cron expression in a time zone, of an interval, or one moment."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any, Protocol
@@ -60,7 +61,10 @@ class Interval:
         self._every, self._anchor = timedelta(seconds=every_s), anchor
 
     def after(self, moment: datetime) -> datetime | None:
-        return self._anchor + self._every * ((moment - self._anchor) // self._every + 1)
+        try:
+            return self._anchor + self._every * ((moment - self._anchor) // self._every + 1)
+        except OverflowError:  # the year 10,000
+            return None
 
     def latest(self, first: datetime, until: datetime) -> datetime:
         return self._anchor + self._every * ((until - self._anchor) // self._every)
@@ -76,6 +80,8 @@ class Cron:
         self._expression, self._zone = expression, zone_of(timezone)
         self._cronsim = _cronsim()
         try:
+            if len(expression.split()) == 6:  # with seconds, and other rules about changed clocks
+                raise self._cronsim.CronSimError("Wrong number of fields")
             self._cronsim.CronSim(expression, EPOCH)
         except self._cronsim.CronSimError as error:
             raise ConfigurationError(
@@ -89,11 +95,12 @@ class Cron:
         times = self._cronsim.CronSim(self._expression, start)
         if times.fixup_tz is not None:
             times = self._cronsim.CronSim(self._expression, (moment - BEFORE).astimezone(self._zone))
-        for at in times:
-            found = at.astimezone(UTC)
-            if found > last:
-                last = found
-                yield found
+        with suppress(OverflowError):  # the year 10,000
+            for at in times:
+                found = at.astimezone(UTC)
+                if found > last:
+                    last = found
+                    yield found
 
     def after(self, moment: datetime) -> datetime | None:
         return next(self._from(moment), None)

@@ -31,7 +31,7 @@ from .queues import check_declared
 from .schedule_log import Record, append, head, load, skipped
 from .schedule_plan import Options, Schedule, check_schedule_name, describe, same_plan
 from .schedule_rules import resumed, run_id_of
-from .schedule_times import TICK, Times, times_of
+from .schedule_times import EPOCH, TICK, Times, times_of
 from .workflow import Workflow
 
 TRIES = 20
@@ -373,7 +373,7 @@ def _span(first: Any, last: Any, now: datetime) -> Span:
         raise ConfigurationError(
             f"backfill({first}, {last}): expected a span of the past, the earlier end first; it is {now}"
         )
-    return Span(first.astimezone(UTC), last.astimezone(UTC))
+    return Span(max(first, EPOCH).astimezone(UTC), last.astimezone(UTC))
 
 
 def _count(name: str, times: Times, first: datetime | None, last: datetime) -> int:

@@ -1,13 +1,15 @@
 """Concurrency keys as the log has them: who holds one, and the messages that take and free it.
 
-Each key is a stream whose last event alone says how it stands, so a look costs one row however often the
-key was refused. That holds because a key is taken, or refused, only at the version that was looked at; it
-is freed at any version, since nobody but its holder does that, in the append that ends the run.
+A key is taken only at the version of its stream that was looked at. It is freed at any version: nobody but
+its holder does that, in the append that ends the run. It is refused at any version, too, for else of many who
+are refused at once all but one would have to look again. So a refusal may come to stand behind what happened
+since its author looked. But a run that has a key holds it until it ends: if the run that a refusal names has
+not ended, it is the holder, and a look costs one row, however often the key was refused.
 """
 
 from datetime import datetime
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from . import types as t
 from .clock import new_event_id
@@ -16,6 +18,9 @@ from .event import Event
 from .registry import decode_event, encode_event
 from .store import Post, Reading
 from .stream import LOCKS, Row
+
+PAGE = 100
+"""Rows of a stream that are looked through at a time for the last that is no refusal."""
 
 
 class Lock(Struct, frozen=True):
@@ -33,19 +38,35 @@ class Lock(Struct, frozen=True):
 
 
 def look_at(store: Reading, key: str) -> Lock:
-    """How the key stands now."""
-    version = store.tail(LOCKS + key).version
-    return after(store.read(LOCKS + key, version - 1, 1)[0]) if version else Lock(key)
+    """How the key stands now, from the end of its stream."""
+    version = before = store.tail(LOCKS + key).version
+    gone: set[str] = set()
+    while before:
+        first = max(0, before - (PAGE if gone else 1))
+        for row in reversed(store.read(LOCKS + key, first, before - first)):
+            event = decode_event(row.tag, row.state, row)
+            if not isinstance(event, t.LockRefused):
+                return after(row, Lock(key, version=version))
+            if event.holder in gone:
+                continue
+            work = store.work(event.holder)
+            if work is not None and work.state != "done":
+                return Lock(key, event.holder, event.since, event.holds, version)
+            gone.add(
+                event.holder
+            )  # it was held when somebody looked; what has come since then is before that
+        before = first
+    return Lock(key, version=version)
 
 
-def after(row: Row) -> Lock:
-    """How a key stands after this row of its stream."""
-    key, event = row.stream.removeprefix(LOCKS), decode_event(row.tag, row.state, row)
+def after(row: Row, lock: Lock) -> Lock:
+    """How a key that stood so stands after a row of its stream."""
+    event, version = decode_event(row.tag, row.state, row), max(row.version, lock.version)
     if isinstance(event, t.LockTaken):
-        return Lock(key, event.run_id, event.at, event.workflow, row.version)
-    if isinstance(event, t.LockRefused):
-        return Lock(key, event.holder, event.since, event.holds, row.version)
-    return Lock(key, version=row.version)
+        return Lock(lock.key, event.run_id, event.at, event.workflow, version)
+    if isinstance(event, t.LockFreed):
+        return Lock(lock.key, version=version)
+    return structs.replace(lock, version=version)
 
 
 def taken(lock: Lock, run_id: str, started: t.RunStarted, cause: Event) -> Post:
@@ -92,13 +113,13 @@ def brought(lock: Lock, run_id: str, started: t.RunStarted, over: bool) -> tuple
 
 
 def refused(lock: Lock, run_id: str, workflow: str, at: datetime, by: str) -> Post:
-    """Notes that a key could not be had, unless anybody has written to it since it was looked at."""
+    """Notes that a key could not be had when it was looked at."""
     assert lock.since is not None
     event = t.LockRefused(
         holder=lock.holder, since=lock.since, holds=lock.workflow, run_id=run_id, workflow=workflow,
         id=new_event_id(), at=at, by=by,
     )  # fmt: skip
-    return _post(lock.key, event, lock.version)
+    return _post(lock.key, event)
 
 
 def _post(key: str, event: Event, expected: int = -1) -> Post:

@@ -290,7 +290,9 @@ class _Arrival:
                 fold_of.apply(decode_event(row.tag, row.state, row))
         elif row.stream.startswith(LOCKS) and row.version > stream.here.version:
             with suppress(UnknownEvent):
-                self.keys[row.stream.removeprefix(LOCKS)] = locks.after(row)
+                key = row.stream.removeprefix(LOCKS)
+                before = self.keys.get(key) or locks.look_at(self.store, key)
+                self.keys[key] = locks.after(row, before)
         return row.version > stream.here.version and not stream.differs
 
     def _settle(self) -> None:

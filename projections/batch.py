@@ -40,6 +40,7 @@ class Reader:
         "projection",
         "rows",
         "runs_only",
+        "stored",
         "unknown",
     )
 
@@ -55,6 +56,8 @@ class Reader:
         self.rows: dict[Key, Any] = {}
         self.dirty: dict[Key, None] = {}
         """Keys whose rows may have changed since `forget_changes`."""
+        self.stored: set[Key] = set()
+        """Keys of rows in memory that the table has, or had."""
         self.parked: list[Parked] = []
         self.unknown: dict[str, list[int]] = {}
         """Tag to number and first position of the events that this code does not know."""
@@ -65,6 +68,8 @@ class Reader:
         if row is _ABSENT:
             stored = self.fetch(key)
             row = self.rows[key] = None if stored is None else self.projection.table.load(stored)
+            if stored is not None:
+                self.stored.add(key)
         return row
 
     def keys(self, first: Value) -> list[Key]:
@@ -91,18 +96,21 @@ class Reader:
 
     def forget_changes(self) -> None:
         """After they were stored."""
+        self.stored.update(self.dirty)
         self.dirty.clear()
         self.parked.clear()
         self.unknown.clear()
         if len(self.rows) > KEEP_ROWS or len(self.notes) > KEEP_ROWS:
             self.rows.clear()
             self.notes.clear()
+            self.stored.clear()
 
     def forget_all(self) -> None:
         """After somebody else may have changed the table, or a fold has broken off."""
         self.rows.clear()
         self.notes.clear()
         self.forget_changes()
+        self.stored.clear()
 
     def park(self, entry: Entry, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"

@@ -85,7 +85,7 @@ def _unfinished(views: Views, condition: str, *parameters: str) -> dict[str, int
     if not views.has(RUNS.table.name):
         return {}
     sql = (
-        f"SELECT status, COUNT(*) FROM {views.source('runs', index='runs_4')} WHERE ended_at IS NULL {condition} "
-        "GROUP BY status ORDER BY status"
+        f"SELECT status, COUNT(*) FROM {views.source('runs', index='runs_4')} "
+        f"WHERE ended_at IS NULL {condition} GROUP BY status ORDER BY status"
     )
     return dict(views.query(sql, parameters))

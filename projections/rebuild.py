@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from itertools import groupby
 from time import sleep
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..events.errors import ConfigurationError, SchemaMismatch
+from .ahead import Ahead
 from .projection import Key, Projection, Table, Value
 from .runner import Log, Runner, check_names
 from .views import Standing, Views, schema_of, table_name
@@ -109,9 +110,8 @@ def rebuild(
                 f"build version {p.version}; upgrade this process"
             )
     _clear(log, views, chosen, anew=anew)
-    builder = Runner(log, views, chosen, slot="building")
-    with views.filling():
-        done = 0
+    with views.filling(), closing(Ahead(log)) if views.shared else nullcontext(log) as ahead:
+        builder, done = Runner(ahead, views, chosen, slot="building"), 0
         while anew or not _current(views, chosen):
             done += _run(builder, log, progress)
             if _swap(views, chosen):

@@ -94,6 +94,8 @@ class Runner:
         """Of the last batch: what they have learnt of runs holds as long as no other batch comes between."""
         self._standings: dict[str, Standing] = {}
         """As this runner left them; its rows in memory are those of the file as long as it finds them so."""
+        self._sure = True
+        """Whether what a projection says of the rows that it creates is believed: that none is there."""
         self.alone = False
         """Whether nobody else had folded anything between the last two batches."""
 
@@ -212,6 +214,7 @@ class Runner:
             self.views.notice(entry.state for entry in entries)
             routes = self._routes_of(behind)
             fold(entries, [self._readers[stored.name] for stored in behind], routes)
+            self._sure = fold is fold_fast
             for stored in behind:
                 found[stored.name] = self._write(stored, entries[-1])
             self._advance([stored.name for stored in behind], after, entries[-1])
@@ -253,7 +256,7 @@ class Runner:
     def _write(self, stored: "_Stored", last: Entry) -> Standing:
         reader, name, slot = self._readers[stored.name], stored.name, self.slot
         if reader.dirty:
-            stored.write(changes_of(reader))
+            stored.write(changes_of(reader, sure=self._sure))
         run = self.views.run
         for parked in reader.parked:
             row = (parked.position, parked.stream, parked.version, parked.tag, parked.error)
@@ -292,10 +295,11 @@ class _Stored:
         self.write = views.writer_of(table, self.table)
 
 
-def changes_of(reader: Reader) -> Changes:
+def changes_of(reader: Reader, *, sure: bool = True) -> Changes:
     """What has changed, without the rare columns where these say nothing."""
-    changes = Changes([], [], [])
-    rows, short, gone = changes
+    known = reader.stored.intersection(reader.dirty) if sure else reader.dirty
+    changes = Changes([], [], [], list(known))
+    rows, short, gone, _ = changes
     table = reader.projection.table
     places = [n for n, name in enumerate(table.names) if name in table.rare]
     if len(places) > 1:

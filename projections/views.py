@@ -49,6 +49,8 @@ class Changes(NamedTuple):
     short: list[tuple[Value, ...]]
     """Rows whose rare columns are all at their defaults, without these."""
     gone: list[Key]
+    stored: list[Key]
+    """Of all these rows, those that may be in the table already."""
 
 
 Write = Callable[[Changes], None]
@@ -108,6 +110,7 @@ class Views(ABC):
         """While tables grow from nothing."""
         return nullcontext()
 
+    @abstractmethod
     def notice(self, events: Iterable[bytes]) -> None:
         """Events whose rows are about to be written."""
 

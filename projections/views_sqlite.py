@@ -7,7 +7,7 @@ each other are not crash-atomic, and cost 1.6 to 2.9 times as much a commit.
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,9 @@ class SqliteViews(Views):
         finally:
             run(f"PRAGMA cache_size = {usual}")
             run("PRAGMA shrink_memory")
+
+    def notice(self, events: Iterable[bytes]) -> None:
+        """SQLite takes every text."""
 
     # ---- tables
 

@@ -35,7 +35,7 @@ def standby(dsn: str) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="refold-pg-"))
     who: dict[str, Any] = {}
     if os.geteuid() == 0:
-        found, user = pg._in_the_open(found, folder), pg._unprivileged()
+        found, user = pg._in_the_open(found, folder), pg.unprivileged()
         os.chown(folder, user.pw_uid, user.pw_gid)
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     rest: dict[str, Any] = {"cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **who}

@@ -1,4 +1,6 @@
 """Steps on a Ray cluster: `pip install "refold[ray]"`."""
+# pyright: reportAttributeAccessIssue=false
+# Where Ray is not installed, pyright takes `import ray` for this very file.
 
 import asyncio
 from collections.abc import Callable

@@ -10,7 +10,8 @@ from msgspec import structs
 from refold import Context, Engine, Handle, RunCancelled, RunFailed, StartConflict, step, workflow
 from refold.errors import Locked
 from refold.events import locks, types as t
-from refold.events.store import Store
+from refold.events.clock import to_datetime
+from refold.events.store import Store, Unit
 from refold.events.stream import LOCKS
 from refold.events.verify import verify
 from tests.engine.kit import Place, engine, of, seen, until
@@ -79,16 +80,18 @@ def story(store: Store, key: str = KEY) -> list[tuple[str, str]]:
 def holders_of(store: Store, key: str = KEY) -> set[str]:
     """By a fold of the whole stream; fails when two runs held it at once, or one freed what it had not."""
     held: set[str] = set()
+    ever: set[str] = set()
     for row in store.read(LOCKS + key):
         event = row.event()
         if isinstance(event, t.LockTaken):
             assert not held, f"{event.run_id} took what {held} holds"
             held.add(event.run_id)
+            ever.add(event.run_id)
         elif isinstance(event, t.LockFreed):
             held.remove(event.run_id)
         else:
             assert isinstance(event, t.LockRefused)
-            assert event.holder in held
+            assert event.holder in ever
     return held
 
 
@@ -272,3 +275,21 @@ async def test_that_two_hold_a_key_would_be_noticed(monkeypatch: pytest.MonkeyPa
         assert len({run.id for run in runs}) == 3
         with pytest.raises(AssertionError, match="took what"):
             holders_of(e.store)
+
+
+async def test_refusals_that_come_late_do_not_hide_who_holds_the_key() -> None:
+    """Whoever looked before the holder ended may write only after others had the key, or nobody."""
+    async with engine("memory://", *FLOWS) as e:
+        first = await e.start(waits, id="first", lock=KEY)
+        looked = locks.look_at(e.store, KEY)
+        late = locks.refused(looked, "", "waits", to_datetime(0), "slow")
+        await _go(e, first)
+        e.store.commit([Unit(posts=(late, late))])
+        assert e.locks.holder(KEY) is None, "the last event names a run that has ended"
+        second = await e.start(waits, id="second", lock=KEY)
+        e.store.commit([Unit(posts=(late,) * 3)])
+        assert e.locks.holder(KEY) == "second"
+        with pytest.raises(Locked, match="'second'"):
+            await e.start(at_once, lock=KEY)
+        await _go(e, second)
+        assert holders_of(e.store) == set()

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from datetime import timedelta, timezone
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from refold.engine.lookup import Runs
 from refold.events import types as t
 from refold.events.errors import ConfigurationError, RunNotFound, ValueRefused
 from refold.projections.projection import Events, Key, Scope, Table, column, table
-from tests.engine.kit import of, until
+from tests.engine.kit import Place, of, until
 
 pytestmark = pytest.mark.anyio
 
@@ -52,8 +51,8 @@ async def ends(ctx: Context) -> int:
     return 7
 
 
-async def test_runs_are_found_by_what_they_are(tmp_path: Path) -> None:
-    async with Engine(tmp_path / "x.db", workflows=[waits, ends]) as engine:
+async def test_runs_are_found_by_what_they_are(place: Place) -> None:
+    async with Engine(place, workflows=[waits, ends]) as engine:
         await engine.start(waits, id="a", attributes={"shop": "Bern"})
         await (await engine.start(ends, id="b", attributes={"shop": "Bern"})).result()
         await (await engine.start(ends, id="c")).result()
@@ -81,8 +80,8 @@ async def test_runs_are_found_by_what_they_are(tmp_path: Path) -> None:
             runs.get("nobody")
 
 
-async def test_a_read_model_of_ones_own_is_kept_up_and_read(tmp_path: Path) -> None:
-    async with Engine(tmp_path / "x.db", workflows=[ends], projections=[Shops()]) as engine:
+async def test_a_read_model_of_ones_own_is_kept_up_and_read(place: Place) -> None:
+    async with Engine(place, workflows=[ends], projections=[Shops()]) as engine:
         for shop in ("Bern", "Ulm", "Bern"):
             await (await engine.start(ends, attributes={"shop": shop})).result()
         await engine.projections.wait()
@@ -97,10 +96,10 @@ async def test_a_read_model_of_ones_own_is_kept_up_and_read(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["runs", "parked_events"])
-async def test_a_name_that_is_taken_is_refused(tmp_path: Path, name: str) -> None:
+async def test_a_name_that_is_taken_is_refused(place: Place, name: str) -> None:
     clash = type("Clash", (Shops,), {"name": name})()
     with pytest.raises(ConfigurationError, match=f"cannot use the name '{name}'"):
-        async with Engine(tmp_path / "x.db", projections=[clash]):
+        async with Engine(place, projections=[clash]):
             pass
 
 
@@ -129,9 +128,9 @@ async def above(ctx: Context) -> None:
         await ctx.child(below)
 
 
-async def test_where_a_run_stands_and_what_came_of_its_steps(tmp_path: Path) -> None:
+async def test_where_a_run_stands_and_what_came_of_its_steps(place: Place) -> None:
     """B12."""
-    async with Engine(tmp_path / "x.db", workflows=[above, below]) as engine:
+    async with Engine(place, workflows=[above, below]) as engine:
         await engine.start(above, id="a")
         await until(lambda: engine.runs.list(blocked_on="event").runs)
         (child,) = engine.runs.children("a")
@@ -151,8 +150,8 @@ async def test_where_a_run_stands_and_what_came_of_its_steps(tmp_path: Path) -> 
                 ask("nobody")
 
 
-async def test_several_statuses_are_one_question(tmp_path: Path) -> None:
-    async with Engine(tmp_path / "x.db", workflows=[waits, ends]) as engine:
+async def test_several_statuses_are_one_question(place: Place) -> None:
+    async with Engine(place, workflows=[waits, ends]) as engine:
         await engine.start(waits, id="a")
         await (await engine.start(ends, id="b")).result()
         await engine.projections.wait()
@@ -183,8 +182,8 @@ async def test_what_no_run_can_have_is_refused(wanted: dict[str, Any], said: str
             engine.runs.list(**wanted)
 
 
-async def test_times_are_compared_as_moments(tmp_path: Path) -> None:
-    async with Engine(tmp_path / "x.db", workflows=[ends]) as engine:
+async def test_times_are_compared_as_moments(place: Place) -> None:
+    async with Engine(place, workflows=[ends]) as engine:
         handle = await engine.start(ends, id="a")
         await handle.result()
         await engine.projections.wait()

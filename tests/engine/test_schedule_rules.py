@@ -150,6 +150,13 @@ def test_an_interval_is_counted_from_its_anchor(every: int, anchor: int, first: 
     assert times.count(begin, last) == ((last - begin) // step + 1, False)
 
 
+def test_times_end_with_the_calendar() -> None:
+    for times in (Cron("0 0 1 1 *", "Europe/Madrid"), Interval(3e9, EPOCH)):
+        last = times.after(datetime(9990, 1, 1, tzinfo=UTC))
+        while last is not None:
+            last = times.after(last)
+
+
 # ---- what becomes of them
 
 

@@ -303,6 +303,8 @@ async def test_what_cannot_work_is_refused_before_anything_is_written() -> None:
             ({}, "one of cron"),
             ({"cron": "* * * * *", "every": 5.0}, "one of cron"),
             ({"cron": "61 * * * *"}, "Bad minute"),
+            ({"cron": "0 0 * * * *"}, "five fields"),
+            ({"cron": "@daily"}, "five fields"),
             ({"cron": "0 0 31 2 *"}, "Bad day-of-month"),
             ({"cron": "0 0 29 2 MON#5", "timezone": "Mars/Olympus"}, "time zone"),
             ({"every": 0.01}, "0.1 or more"),

@@ -1,6 +1,6 @@
 """Schedules that people pause, trigger, backfill, delete and make again; and those that code declares."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -53,6 +53,9 @@ async def test_a_past_span_is_made_up_for_and_what_ran_then_is_left_out() -> Non
         assert await engine.schedules.backfill("x", at(-200), at(-1)) == 200
         await engine.settle()
         assert len(fired(engine, "x")) == 6 + 197
+        nine = datetime(1970, 1, 1, 9, tzinfo=UTC)
+        assert await engine.schedules.backfill("x", datetime.min.replace(tzinfo=UTC), nine) == 10
+        await engine.settle()
         with pytest.raises(ConfigurationError, match="past"):
             await engine.schedules.backfill("x", at(0), at(100))
         with pytest.raises(ConfigurationError, match="time zone"):

@@ -124,11 +124,13 @@ def check(store: Store) -> None:
     assert not verify(store).problems
 
 
-def storm(url: str, folder: Path, marks: range, chance: random.Random) -> int:
+def storm(url: str, folder: Path, marks: range, chance: random.Random, members: int) -> int:
+    """At each of these numbers of times one worker freezes, or wakes and another one dies; from four on that
+    one is replaced."""
     store = open_store(url)
     try:
         with crew(url, folder) as made:
-            made.hire(4)
+            made.hire(members)
             asyncio.run(_say(url, "create"))
             frozen: list[subprocess.Popen[str]] = []
             for number in marks:
@@ -142,7 +144,7 @@ def storm(url: str, folder: Path, marks: range, chance: random.Random) -> int:
                     continue
                 frozen.pop().send_signal(signal.SIGCONT)
                 made.dismiss(victim)
-                made.hire(1)
+                made.hire(members // 4)
             for member in frozen:
                 member.send_signal(signal.SIGCONT)
             asyncio.run(_say(url, "pause"))
@@ -154,7 +156,7 @@ def storm(url: str, folder: Path, marks: range, chance: random.Random) -> int:
 
 
 def test_workers_that_die_and_freeze_fire_each_time_once(postgres: str, tmp_path: Path) -> None:
-    assert storm(postgres, tmp_path, range(10, 30, 10), random.Random(1)) >= 20
+    assert storm(postgres, tmp_path, range(10, 30, 10), random.Random(1), 3) >= 20
 
 
 @pytest.mark.anyio
@@ -192,4 +194,4 @@ async def test_of_two_that_decide_about_the_same_time_the_log_refuses_one(
 
 @pytest.mark.slow
 def test_a_long_storm_over_one_schedule(postgres: str, tmp_path: Path) -> None:
-    assert storm(postgres, tmp_path, range(10, 1_000, 20), random.Random(2)) >= 990
+    assert storm(postgres, tmp_path, range(10, 1_000, 20), random.Random(2), 4) >= 990

@@ -180,7 +180,9 @@ async def test_a_second_engine_on_the_same_store_is_refused_by_name(lone_place: 
         assert await later.run(adds, 3) == 4
 
 
-async def test_a_shared_store_object_is_not_taken_from_its_executor_by_a_refused_engine(lone_place: Place) -> None:
+async def test_a_shared_store_object_is_not_taken_from_its_executor_by_a_refused_engine(
+    lone_place: Place,
+) -> None:
     """D04, for engines that were given the same `Store` object."""
     store = open_store(lone_place) if isinstance(lone_place, str) else lone_place
     async with engine(store, adds):

@@ -64,7 +64,7 @@ def each(names: str, *cases: Any, postgres: int = 1) -> pytest.MarkDecorator:
     every = [(store, case) for store in ("sqlite", "memory") for case in cases]
     every += [("postgres", case) for case in cases[:postgres]]
     flat = [(store, *(case if isinstance(case, tuple) else (case,))) for store, case in every]
-    return pytest.mark.parametrize(["store", *names.split()], flat, indirect=["store"])
+    return pytest.mark.parametrize(("store", *names.split()), flat, indirect=["store"])
 
 
 def caught_up(store: Store, views: Views, projections: Sequence[Projection] = CORE) -> Runner:

@@ -1,8 +1,10 @@
 """Read models on PostgreSQL: one set of tables for all processes, folded by one of them at a time."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -11,14 +13,16 @@ import pytest
 
 from refold.events.errors import StoreBusy, StoreReadOnly
 from refold.events.postgres import PostgresStore
-from refold.projections import queries
+from refold.projections import overview, queries
 from refold.projections.core import CORE
 from refold.projections.projection import Projection
 from refold.projections.rebuild import check, open_runner
 from refold.projections.runner import Runner
+from refold.projections.views import Changes, Views
 from refold.projections.views_open import open_views
 from refold.projections.views_postgres import PostgresViews
 from tests.projections.samples import NameRow, Names, WiderNames, append, caught_up
+from tests.projections.test_run_list import FILTERS, many_runs
 from tests.projections.test_runner import fill, odd, scheduled, started
 
 
@@ -75,7 +79,7 @@ def test_a_frozen_folder_is_cut_off_and_leaves_nothing(postgres: str) -> None:
         runner = Runner(mine, tables, CORE)
         runner.reach(end)  # waits for the lock until the server has had enough
         assert runner.position == end
-        with pytest.raises(Exception, match="idle-in-transaction timeout|terminating connection|closed"):
+        with pytest.raises(Exception, match=r"idle-in-transaction timeout|terminating connection|closed"):
             frozen.__exit__(None, None, None)
         assert check(store, views, CORE) == []
 
@@ -163,3 +167,45 @@ def test_who_may_only_read_sees_what_others_have_folded(postgres: str, postgres_
             finally:
                 admin.execute(f"DROP OWNED BY {role}".encode())
                 admin.execute(f"DROP ROLE {role}".encode())
+
+
+def copied(views: Views, there: PostgresViews) -> None:
+    """Every row of these read models, as they are."""
+    with there.writing():
+        for p in CORE:
+            rows = views.query(f"SELECT {', '.join(p.table.names)} FROM {p.table.name}")
+            there.create(p.table, p.table.name, indexes=True)
+            there.writer_of(p.table, p.table.name)(Changes(rows, [], [], []))
+
+
+def test_questions_have_the_answers_that_they_have_on_sqlite(postgres: str) -> None:
+    here, chance = many_runs(), random.Random(5)
+    with opened(postgres) as (_, there):
+        copied(here, there)
+        asked = [{}, *({name: value} for name, values in FILTERS.items() for value in values)]
+        for _ in range(15):
+            asked.append({name: chance.choice(FILTERS[name]) for name in chance.sample(sorted(FILTERS), 3)})
+        for wanted in asked:
+            cursor = None
+            while (page := queries.list_runs(here, **wanted, limit=20, cursor=cursor)).cursor:
+                assert queries.list_runs(there, **wanted, limit=20, cursor=cursor) == page, wanted
+                cursor = page.cursor
+            assert queries.list_runs(there, **wanted, limit=20, cursor=cursor) == page, wanted
+        runs = [run_id for (run_id,) in here.query("SELECT run_id FROM runs ORDER BY run_id")]
+        gates = queries.list_gates(here, open_only=False)[0]
+        assert len(gates) > 5
+        questions: list[Callable[[Views], Any]] = [
+            queries.drift, queries.total_costs, overview.unfinished,
+            *(partial(queries.count_runs, by=by) for by in ("status", "attention", "blocked_on", "workflow")),
+            *(partial(queries.list_gates, voter=by, open_only=False) for by in ("user:ana", "nobody")),
+            partial(queries.list_gates, due_before="2027-01-01T00:00:00.000000Z"),
+            partial(queries.due_timers, before="2027-01-01T00:00:00.000000Z"),
+            partial(queries.waiting_for, name="go"),
+            *(partial(queries.read_table, table=p.table, limit=50) for p in CORE),
+            *(partial(ask, run_id=run_id) for run_id in runs[::25] for ask in (
+                queries.edges, queries.list_steps, queries.tree_cost, queries.list_children,
+                overview.current, overview.summary,
+            )),
+        ]  # fmt: skip
+        for ask in questions:
+            assert ask(there) == ask(here), ask

@@ -9,6 +9,7 @@ import pytest
 
 from refold.events.errors import ConfigurationError, SchemaMismatch, StoreCorrupt
 from refold.events.memory import MemoryStore
+from refold.events.open import open_store
 from refold.events.sqlite import SQLiteStore
 from refold.events.store import Store
 from refold.projections.core import CORE
@@ -16,6 +17,7 @@ from refold.projections.rebuild import Difference, check, open_runner, rebuild
 from refold.projections.runner import Runner
 from refold.projections.runs import RUNS
 from refold.projections.views import Views
+from refold.projections.views_open import open_views
 from refold.projections.views_sqlite import SqliteViews
 from tests.projections.samples import Names, WiderNames, append, caught_up, dump, each
 from tests.projections.stories import stories, write
@@ -54,17 +56,17 @@ def test_rebuilt_rows_are_equal_byte_for_byte(store: Store, views: Views, seed: 
     assert check(store, views, CORE) == []
 
 
-def test_both_stores_give_the_same_bytes(tmp_path: Path) -> None:
-    memory, file = MemoryStore(), SQLiteStore(tmp_path / "x.db")
+def test_all_stores_give_the_same_bytes(tmp_path: Path, postgres: str) -> None:
     histories = stories(3, 5, 50)
     found = []
-    for store in (memory, file):
+    for store in (MemoryStore(), SQLiteStore(tmp_path / "x.db"), open_store(postgres)):
         write(store, histories, random.Random(4))
-        with closing_views(store.url) as views:
-            caught_up(store, views)
-            found.append(dump(views))
+        views = open_views(store)
+        caught_up(store, views)
+        found.append(dump(views))
+        views.close()
         store.close()
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert all(found[0].values())
 
 

@@ -26,6 +26,10 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def views() -> Views:
+    return many_runs()
+
+
+def many_runs() -> Views:
     """Two hundred runs of all sorts, with their families."""
     store, views = MemoryStore(), SqliteViews(None)
     chance = random.Random(7)
