@@ -2,28 +2,13 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
-from tests import pg
 from tests.ha.nodes import folder_of_servers, free_port, tools, until
 from tests.ha.packages import program
-
-_running = ExitStack()
-
-
-@cache
-def running() -> str:
-    """URL of the pooler of this process, started when first asked for; `stop` ends it."""
-    return _running.enter_context(pooler(pg.running()))
-
-
-def stop() -> None:
-    """Idempotent."""
-    _running.close()
 
 
 @contextmanager
