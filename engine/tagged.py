@@ -6,7 +6,7 @@ run that waits for such a step is idle: it takes no memory, and no worker, while
 
 import asyncio
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Raw, structs
@@ -59,8 +59,8 @@ class StepFlow(Workflow[Any, Any]):
         except errors.StepFailed as error:
             raise StepFailed(error) from None
 
-    @property
-    def decode_result(self) -> Any:
+    @functools.cached_property
+    def decode_result(self) -> Callable[[bytes | Raw, str], Any]:
         """JSON of a result to the step's return type."""
         return self.step.decode_result
 
