@@ -1,11 +1,14 @@
 """What one commit stores on PostgreSQL, as the arrays of one statement; and names as text it can keep."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from .store import Unit
 from .stream import INBOX, Row, Tail
 from .work import Work
+
+_ESCAPED = re.compile(r"\\([\\0])")
 
 
 class Batch:
@@ -101,4 +104,4 @@ def name_of(text: str) -> str:
     """The name that `text_of` made this text of."""
     if "\\" not in text:
         return text
-    return text.replace("\\\\", "\1\\").replace("\\0", "\0").replace("\1\\", "\\")
+    return _ESCAPED.sub(lambda found: "\0" if found[1] == "0" else "\\", text)

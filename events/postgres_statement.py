@@ -80,7 +80,7 @@ class Statement:
         pgconn = connection.pgconn
         if not prepare:
             pgconn.send_query_params(self._sql, values, param_formats=self._formats, result_format=_BINARY)
-            return _answer(connection)
+            return _answer(connection, values)
         try:
             return self._execute_prepared(connection, values)
         except errors.InvalidSqlStatementName:  # psycopg has the server forget all of them after a rollback
@@ -91,16 +91,17 @@ class Statement:
         pgconn = connection.pgconn
         if self._prepared_on is not connection:
             pgconn.send_prepare(self._name, self._sql)
-            _answer(connection)
+            _answer(connection, ())
             self._prepared_on = connection
         pgconn.send_query_prepared(self._name, values, self._formats, _BINARY)
-        return _answer(connection)
+        return _answer(connection, values)
 
 
-def _answer(connection: Patient) -> "pq.abc.PGresult":
+def _answer(connection: Patient, sent: "Sequence[bytes | None]") -> "pq.abc.PGresult":
     """Wait for the answer to what was sent; signals get through, a person's Ctrl-C among them."""
     pgconn, patience_s = connection.pgconn, connection.patience_s
-    longest = None if patience_s is None else patience_s * 1000
+    # A server says nothing while it stores what it was sent: one that is busy gets 1 s more for each MB.
+    longest = None if patience_s is None else patience_s * 1000 + sum(len(one or b"") for one in sent) / 1000
     poll = select.poll()
     poll.register(pgconn.socket, select.POLLIN | select.POLLOUT)
     while pgconn.flush():  # the server may have something to say before it takes the rest

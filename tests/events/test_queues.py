@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from refold.events import types as t
 from refold.events.memory import MemoryStore
 from refold.events.postgres import PostgresStore
-from refold.events.postgres_server import in_schema
+from refold.events.postgres_address import in_schema
 from refold.events.queues import Held, Turns
 from refold.events.sqlite import SQLiteStore
 from refold.events.store import Append, Unit

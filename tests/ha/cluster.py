@@ -127,9 +127,10 @@ class Cluster:
         path.touch()
         with path.open("ab") as log:
             command = [self.programs[name], *arguments]
-            member.processes[name] = subprocess.Popen(
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.who
             )
+            member.processes[name] = process
 
     # ---- looking
 

@@ -2,28 +2,13 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
-from tests import pg
 from tests.ha.nodes import folder_of_servers, free_port, tools, until
 from tests.ha.packages import program
-
-_running = ExitStack()
-
-
-@cache
-def running() -> str:
-    """URL of the pooler of this process, started when first asked for; `stop` ends it."""
-    return _running.enter_context(pooler(pg.running()))
-
-
-def stop() -> None:
-    """Idempotent."""
-    _running.close()
 
 
 @contextmanager
@@ -45,9 +30,14 @@ def pooler(server: str) -> Iterator[str]:
         process = subprocess.Popen([bouncer, f"{folder}/pgbouncer.ini"], stdout=log, stderr=log, **who)
         try:
             url = f"postgresql://{user}@127.0.0.1:{port}{parts.path}"
-            until(lambda: psycopg.connect(url).close() is None, what=(folder / "log").read_text())
+            until(lambda: _answers(url), what="pgbouncer")
             yield url
         finally:
             process.kill()
             process.wait()
             log.close()
+
+
+def _answers(url: str) -> bool:
+    psycopg.connect(url).close()
+    return True

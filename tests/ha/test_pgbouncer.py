@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -11,17 +12,18 @@ from refold.errors import ConfigurationError, StoreError
 from refold.events.open import open_store
 from refold.events.postgres import PostgresStore
 from refold.events.store import Store, Unit
+from refold.events.verify import verify
 from refold.testing import StoreConformance
-from refold.testing.samples import sample_append
+from refold.testing.samples import sample_append, sample_post
 from refold.testing.suite import close, in_threads
 from tests.engine.test_workers import check, crew, wait_for
-from tests.ha import pooler
+from tests.ha.pooler import pooler
 
 
 @pytest.fixture(scope="module")
-def bouncer() -> Iterator[str]:
-    yield pooler.running()
-    pooler.stop()
+def bouncer(postgres_server: str) -> Iterator[str]:
+    with pooler(postgres_server) as url:
+        yield url
 
 
 def through(bouncer: str, postgres: str, *, direct: bool = True) -> str:
@@ -33,6 +35,7 @@ def through(bouncer: str, postgres: str, *, direct: bool = True) -> str:
     return f"{bouncer}?{'&'.join([*wanted, 'prepare=no', *([f'direct={way}'] if direct else [])])}"
 
 
+@pytest.mark.slow
 class TestThroughPgbouncer(StoreConformance):
     @pytest.fixture(autouse=True)
     def schema(self, postgres: str, bouncer: str) -> None:
@@ -45,13 +48,24 @@ class TestThroughPgbouncer(StoreConformance):
         return open_store(self.url)
 
 
-def test_ten_may_open_a_new_schema_at_once(bouncer: str, postgres: str) -> None:
+def test_ten_may_open_a_new_schema_at_once_and_write_there(bouncer: str, postgres: str) -> None:
     opened: list[PostgresStore] = []
     in_threads(*(lambda: opened.append(PostgresStore(through(bouncer, postgres))) for _ in range(10)))
     assert len(opened) == 10
+
+    def write(number: int) -> None:
+        store = opened[number]
+        unit = Unit((sample_append(store, f"run-{number}", 3),), (), (sample_post("hub"),))
+        assert store.commit([unit]) == [None]
+
+    in_threads(*(partial(write, number) for number in range(10)))
+    assert opened[0].position() == 40
+    assert opened[0].tail("hub/inbox").version == 10
+    assert not verify(opened[0]).problems
     close(opened)
 
 
+@pytest.mark.slow
 def test_two_workers_and_one_that_is_killed(bouncer: str, postgres: str, tmp_path: Path) -> None:
     url, runs = through(bouncer, postgres), 6
     store = PostgresStore(url)

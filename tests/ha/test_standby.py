@@ -89,20 +89,18 @@ async def test_a_copy_of_an_older_schema_says_what_to_do(
         open_reader(schema_of(copy, "older"))
 
 
-async def test_an_engine_goes_on_at_the_copy_that_takes_over() -> None:
-    """With what was acknowledged; it is asked for by name, so that a copy that lags is not believed."""
-    with nodes(2, synchronous_standby_names="*") as (primary, copy):
-        until(lambda: primary.ask("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"))
-        hosts = f"127.0.0.1:{primary.port},127.0.0.1:{copy.port}"
-        url = f"postgresql://refold@{hosts}/postgres"
-        async with Engine(url, workflows=[doubles], settings=Settings(projections=False)) as engine:
-            assert await engine.run(doubles, id="before") == [0, 2, 4]
-            primary.stop()
-            copy.options |= {"synchronous_standby_names": ""}
-            copy.stop("fast")
-            copy.start()
-            copy.promote()
-            handle = await engine.get("before")
-            assert await handle.result(timeout=60) == [0, 2, 4]
-            assert await engine.run(doubles, id="after") == [0, 2, 4]
-            assert not engine.verify().problems
+async def test_last_of_all_the_copy_takes_over_under_an_engine(two: list[Node]) -> None:
+    """It has what was acknowledged: commits have waited for it."""
+    primary, copy = two
+    primary.set("synchronous_standby_names", "*")
+    until(lambda: primary.ask("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"))
+    url = f"postgresql://refold@127.0.0.1:{primary.port},127.0.0.1:{copy.port}/postgres?schema=moved"
+    async with Engine(url, workflows=[doubles], settings=Settings(projections=False)) as engine:
+        assert await engine.run(doubles, id="before") == [0, 2, 4]
+        primary.stop()
+        copy.promote()
+        handle = await engine.get("before")
+        assert await handle.result(timeout=60) == [0, 2, 4]
+        assert await engine.run(doubles, id="after") == [0, 2, 4]
+        assert engine.store._server.writer().info.port == copy.port  # type: ignore[attr-defined]
+        assert not engine.verify().problems
