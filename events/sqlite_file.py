@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 from urllib.parse import quote
 
+from .clock import SystemClock
 from .errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreReadOnly
 from .store import SCHEMA_VERSION
 
@@ -307,7 +308,7 @@ class File:
 def _is_empty(path: Path) -> bool:
     """Whether there is nothing in the file: one that is new is perhaps being made by another process."""
     while path.is_file() and (file := path.stat()).st_size <= 1:  # SQLite takes one byte for none
-        if not 0 <= time() - file.st_mtime < BUSY_S:
+        if not 0 <= SystemClock().now() - file.st_mtime < BUSY_S:
             return True
         sleep(0.01)
     return False
