@@ -79,6 +79,9 @@ class Split:
     def worker_ms(self, steps: int) -> float:
         return self.workers / steps * 1000
 
+    def all_ms(self, steps: int) -> float:
+        return self.worker_ms(steps) + self.server_ms(steps)
+
     def text(self, steps: int) -> str:
         return f"workers {self.worker_ms(steps):.3f} ms, server {self.server_ms(steps):.3f} ms"
 
