@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -120,8 +121,9 @@ class InThread:
         looked.add_done_callback(lambda _: self._back(loop, looked))
 
     def _back(self, loop: asyncio.AbstractEventLoop, looked: "Future[float]") -> None:
-        if not self._closed and not loop.is_closed():
-            loop.call_soon_threadsafe(self._go_on, looked)
+        if not self._closed:
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(self._go_on, looked)
 
     def _go_on(self, looked: "Future[float]") -> None:
         if self._closed:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..events.errors import ConfigurationError, RunNotFound
+from ..events.errors import ConfigurationError, RunNotFound, SchemaMismatch
 from ..events.store import Store
 from ..projections import own, queries, rebuild
 from ..projections.core import CORE
@@ -15,6 +15,7 @@ from ..projections.views_open import open_views
 from .keeping_up import follower_of
 
 BUSY_S = 0.05
+"""How long to wait for another process that writes the same file: the host loop waits, too."""
 
 
 class ReadModels:
@@ -25,11 +26,20 @@ class ReadModels:
         self.projections = tuple(projections)
         self.views = open_views(store, busy_s=BUSY_S)
         try:
-            self.runner: Runner = rebuild.open_runner(store, self.views, self.projections)
+            self.runner: Runner = self._runner()
         except BaseException:
             self.views.close()
             raise
         self.follower = follower_of(self.runner, store)
+
+    def _runner(self) -> Runner:
+        try:
+            return rebuild.open_runner(self.store, self.views, self.projections)
+        except SchemaMismatch:
+            if not self.views.shared:
+                raise
+            # Newer workers share them: this one executes all the same. Whoever asks it is told, and the log.
+            return Runner(self.store, self.views, self.projections)
 
     # ---- keeping up
 

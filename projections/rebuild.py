@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..events.errors import ConfigurationError, SchemaMismatch
+from ..events.errors import ConfigurationError, SchemaMismatch, StoreBusy
 from .ahead import Ahead
 from .projection import Key, Projection, Table, Value
 from .runner import Log, Runner, check_names
@@ -114,7 +114,7 @@ def rebuild(
         builder, done = Runner(ahead, views, chosen, slot="building"), 0
         while anew or not _current(views, chosen):
             done += _run(builder, log, progress)
-            if _swap(views, chosen):
+            if _swapped(views, chosen):
                 break
             progress = None
     return done
@@ -184,6 +184,16 @@ def _without_gc() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _swapped(views: Views, chosen: Sequence[Projection]) -> bool:
+    try:
+        return _swap(views, chosen)
+    except StoreBusy:
+        if not views.shared:
+            raise
+        sleep(STILL_S)  # somebody reads: on a server, a table in use is not dropped
+        return False
 
 
 def _swap(views: Views, chosen: Sequence[Projection]) -> bool:

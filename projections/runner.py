@@ -22,7 +22,7 @@ from .batch import (
 from .projection import Key, Projection, Value
 from .views import Changes, Parked, Standing, UnknownEvents, Views, schema_of, table_name
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """How long to wait for another process that holds the tables and does not get on."""
 PAUSE_S = 0.01
 
@@ -179,11 +179,13 @@ class Runner:
 
     def reach(self, position: int, max_events: int = 2_000) -> None:
         """Fold up to this position, or have whoever is at it do it. Raises a `StoreError`."""
-        last = monotonic()
-        while (before := self.position) < position and monotonic() - last < PATIENCE_S:
-            if self.catch_up(max_events):
-                last = monotonic()
-            elif self.position == before:
+        last, before = monotonic(), -1
+        while (now := self.position) < position:
+            if now > before:
+                last, before = monotonic(), now
+            elif monotonic() - last > PATIENCE_S:
+                raise StoreBusy(f"{self.views.place}; another process is writing read models; try again")
+            if not self.catch_up(max_events):
                 sleep(PAUSE_S)
 
     def _forget(self) -> None:

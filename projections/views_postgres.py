@@ -19,8 +19,12 @@ from psycopg import Connection, errors
 from ..events.errors import ConfigurationError, StoreBusy, StoreError
 from ..events.postgres_server import FROZEN_MS, Server
 from .projection import Table, Value
-from .views import BUSY_S, Changes, Views, Write
+from .views import Changes, Views, Write
 
+BUSY_S = 60.0
+"""How long to wait for another process that writes: it may be putting indexes on a million rows."""
+SWAP_S = 2.0
+"""How long those who read wait for a swap that waits for somebody who has been reading all the time."""
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
 _TYPES = {"TEXT": 'TEXT COLLATE "C"', "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION", "BLOB": "BYTEA"}
 _ARRAYS = {"TEXT": "text[]", "INTEGER": "bigint[]", "REAL": "float8[]", "BLOB": "bytea[]"}
@@ -220,7 +224,9 @@ class PostgresViews(Views):
     def put_live(self, table: Table, built: str) -> None:
         # Readers wait from the DROP on, so what takes its time comes before.
         self._execute(_indexes(table, built))
+        self._execute(f"ANALYZE {built}; SET LOCAL lock_timeout = '{SWAP_S}s'")
         self._execute(f"DROP TABLE IF EXISTS {table.name}; ALTER TABLE {built} RENAME TO {table.name}")
+        self._execute(f"SET LOCAL lock_timeout = '{self._busy_ms}ms'")
 
     def source(self, table: str, alias: str = "", *, index: str = "") -> str:
         return f"{table} {alias}"

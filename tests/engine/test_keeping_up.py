@@ -6,6 +6,7 @@ import pytest
 
 from refold import Context, Engine, step, workflow
 from refold.engine.keeping_up import InThread
+from refold.errors import SchemaMismatch
 from tests.engine.kit import until
 
 pytestmark = pytest.mark.anyio
@@ -67,3 +68,19 @@ async def test_who_hears_of_nothing_asks_nobody(postgres: str) -> None:
             assert look.call_count == 0
             engine.store.stirred += 1  # type: ignore[attr-defined]
             await until(lambda: look.call_count)
+
+
+async def test_an_older_process_executes_beside_newer_read_models(
+    postgres: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Engine(postgres, workflows=[twice]) as newer:
+        await (await newer.start(twice)).result()
+        await newer.projections.wait()
+        views = newer.projections.views
+        with views.writing():
+            assert views.run("UPDATE projections SET version = 99 WHERE name = 'runs'")
+    async with Engine(postgres, workflows=[twice]) as older:
+        assert await (await older.start(twice)).result() == 3
+        await until(lambda: "built by a newer one; upgrade this process" in caplog.text)
+        with pytest.raises(SchemaMismatch):
+            await older.projections.wait()

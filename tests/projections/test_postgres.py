@@ -19,7 +19,6 @@ from refold.projections.projection import Projection
 from refold.projections.rebuild import check, open_runner
 from refold.projections.runner import Runner
 from refold.projections.views import Changes, Views
-from refold.projections.views_open import open_views
 from refold.projections.views_postgres import PostgresViews
 from tests.projections.samples import NameRow, Names, WiderNames, append, caught_up
 from tests.projections.test_run_list import FILTERS, many_runs
@@ -31,8 +30,7 @@ def opened(url: str, *, busy_s: float = 5.0) -> Iterator[tuple[PostgresStore, Po
     """The log and its read models, as one process has them."""
     store = PostgresStore(url)
     try:
-        views = open_views(store, busy_s=busy_s)
-        assert isinstance(views, PostgresViews)
+        views = PostgresViews(store.server, busy_s=busy_s)
         try:
             yield store, views
         finally:
