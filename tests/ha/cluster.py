@@ -58,7 +58,7 @@ class Member:
     def __init__(self, number: int) -> None:
         self.number = number
         self.port, self.rest, self.etcd, self.peer = (free_port() for _ in range(4))
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, subprocess.Popen[Any]] = {}
 
     def role(self) -> str:
         """`primary`, `standby`, or empty when it does not answer."""
@@ -127,7 +127,7 @@ class Cluster:
         path.touch()
         with path.open("ab") as log:
             command = [self.programs[name], *arguments]
-            process: subprocess.Popen[bytes] = subprocess.Popen(
+            process: subprocess.Popen[Any] = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.who
             )
             member.processes[name] = process

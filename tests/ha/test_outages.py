@@ -7,12 +7,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
 import psycopg
 import pytest
 
 from refold import Context, Engine, Settings, step, workflow
+from refold.engine.following import FAILING_S
 from refold.errors import StoreError
 from refold.events import types as t
 from refold.events.postgres import PostgresStore
@@ -20,7 +22,7 @@ from refold.events.postgres_connect import Dial, Patient
 from refold.events.store import Unit
 from refold.events.stream import check_chain
 from refold.testing.samples import sample_append
-from tests.engine.kit import of, until, waiting
+from tests.engine.kit import engine, of, until, waiting
 from tests.ha.nodes import Node, nodes
 
 SOON = pytest.mark.anyio
@@ -174,6 +176,28 @@ async def test_a_server_that_is_started_again_under_an_engine(
     assert sorted(text for text in told if text.startswith("the ")) == sorted(
         {text for text in told if text.startswith("the ")}
     ), told
+
+
+@SOON
+async def test_an_outage_is_told_once_and_looked_at_less_and_less_often_whatever_the_store_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = list[int]()
+
+    def away() -> bool:
+        looks.append(1)
+        raise StoreError("the disk is away")
+
+    with caplog.at_level(logging.WARNING, "refold.worker"):
+        async with engine(str(tmp_path / "log.db"), count) as e:
+            with monkeypatch.context() as broken:
+                broken.setattr(e.store, "changed", away)
+                await until(lambda: len(looks) > 3, 60)
+                assert e.worker.following._pause_s > 4 * FAILING_S[0]
+            await until(lambda: "can be read again" in caplog.text, 60)
+    told = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert told == ["the store cannot be read, trying again", told[1]]
+    assert told[1].startswith("the store can be read again, after ")
 
 
 def test_a_commit_that_no_standby_confirms_is_not_acknowledged_and_leaves_one_process_behind(
