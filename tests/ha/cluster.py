@@ -131,6 +131,7 @@ class Cluster:
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.who
             )
             member.processes[name] = process
+            (self.folder / f"{name}{member.number}.pid").write_text(f"{process.pid}\n")
 
     # ---- looking
 

@@ -128,9 +128,25 @@ def family(first: int) -> list[int]:
     return found
 
 
+CLEAR_UP = """
+cat > /dev/null
+for file in "$0"/*.pid "$0"/*/postmaster.pid; do
+    read -r pid < "$file" && kill -KILL "$pid"
+done
+rm -rf "$0"
+"""
+"""Waits for the end of who started it; finds something to do when that did not come as it should."""
+
+
 @contextmanager
 def folder_of_servers() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="refold-ha-"))
+    janitor = subprocess.Popen(
+        ["sh", "-c", CLEAR_UP, folder],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         if os.geteuid() == 0:
             user = pg.unprivileged()
@@ -138,6 +154,7 @@ def folder_of_servers() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        janitor.communicate()
 
 
 @contextmanager

@@ -28,6 +28,7 @@ def pooler(server: str) -> Iterator[str]:
         )
         log = (folder / "log").open("wb")
         process = subprocess.Popen([bouncer, f"{folder}/pgbouncer.ini"], stdout=log, stderr=log, **who)
+        (folder / "pgbouncer.pid").write_text(f"{process.pid}\n")
         try:
             url = f"postgresql://{user}@127.0.0.1:{port}{parts.path}"
             until(lambda: _answers(url), what="pgbouncer")
