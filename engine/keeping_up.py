@@ -24,8 +24,8 @@ SLICE_S = 0.004
 IDLE_S = 0.2
 """The same while nothing happens; `wait` does not wait for it."""
 RETRY_S = 1.0
-BATCH = 2_000
-"""Events per transaction in a thread."""
+BATCH = 250
+"""Events per transaction in a thread: after 5 ms the server works, and the host loop gets the GIL."""
 STAND_BY_S = 1.0
 """How often to look whether the process that folds gets on; when it does not, another one goes on."""
 QUIET_S = 10.0

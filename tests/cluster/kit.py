@@ -114,6 +114,8 @@ class Crowd:
         self.office, self.chance, self.cheat = office, chance, cheat
         self.members = [self._hire() for _ in range(workers)]
         self.happened: dict[str, int] = {"killed": 0, "frozen": 0, "cut": 0, "restarted": 0}
+        self.restart_at = self.thaw_at = 0.0
+        """When the server goes next, and when those who are frozen wake."""
 
     def _hire(self) -> int:
         return self.office.hire("worker", cheat=self.cheat)

@@ -12,9 +12,7 @@ from tests.cluster import historian, mortal
 from tests.cluster.flows import ALL, hears, job, run_id
 from tests.crash.scene import Scene
 
-SETTINGS = Settings(
-    lease_ttl=2.5, lease_refresh=0.8, grace=0.2, max_active=16, projections=False, determinism="off"
-)
+SETTINGS = Settings(lease_ttl=2.5, lease_refresh=0.8, grace=0.2, max_active=16, determinism="off")
 PAUSE_S = 0.05
 """Before a client says again what may not have been heard."""
 

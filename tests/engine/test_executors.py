@@ -120,17 +120,19 @@ async def test_an_engine_without_the_executor_refuses_the_workflow() -> None:
 @contextlib.asynccontextmanager
 async def dask(folder: Path, *, processes: bool) -> AsyncIterator[tuple[Any, Any]]:
     """A cluster on this machine, and an executor for it."""
-    distributed = pytest.importorskip("distributed")
+    distributed, config = pytest.importorskip("distributed"), pytest.importorskip("dask.config")
     executors = importlib.import_module("refold.executors.dask")
+    here = config.set({"temporary-directory": str(folder)})
     async with (
         distributed.LocalCluster(
             n_workers=2 if processes else 1, threads_per_worker=2, processes=processes, asynchronous=True,
             dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",
-            host="127.0.0.1" if processes else None, local_directory=str(folder),
+            host="127.0.0.1" if processes else None,
         ) as cluster,
         distributed.Client(cluster, asynchronous=True) as client,
     ):  # fmt: skip
-        yield cluster, executors.DaskExecutor(client)
+        with here:
+            yield cluster, executors.DaskExecutor(client)
 
 
 async def test_dask_runs_the_bodies_of_steps(tmp_path: Path) -> None:
