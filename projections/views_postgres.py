@@ -17,12 +17,15 @@ import psycopg
 from psycopg import Connection, errors
 
 from ..events.errors import ConfigurationError, StoreBusy, StoreError
+from ..events.postgres_connect import Patient, unhurried
 from ..events.postgres_server import FROZEN_MS, Server
 from .projection import Table, Value
 from .views import Changes, Views, Write
 
 BUSY_S = 60.0
 """How long to wait for another process that writes: it may be putting indexes on a million rows."""
+BUSY_TIMES, LONG_TIMES = 10, 360
+"""How many times as long as usual the server may be silent: while one waits for a turn, or for indexes."""
 SWAP_S = 2.0
 """How long those who read wait for a swap that waits for somebody who has been reading all the time."""
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
@@ -53,7 +56,7 @@ class PostgresViews(Views):
         self._busy_ms = max(int(busy_s * 1000), 1)
         self._pid = os.getpid()
         self._turn = threading.RLock()
-        self._writer: Connection[Any] | None = None
+        self._writer: Patient | None = None
         self._mine = threading.local()
         self._there: frozenset[str] = frozenset()
         self._odd = False
@@ -87,7 +90,7 @@ class PostgresViews(Views):
                 if self._writer is None or self._writer.closed:
                     self._writer = self._server.connect()
                 connection = self._writer
-                with connection.pipeline():
+                with unhurried(connection, BUSY_TIMES), connection.pipeline():
                     connection.execute("BEGIN")
                     wait, frozen = f"{self._busy_ms}ms", f"{FROZEN_MS}ms"
                     connection.execute(_BEGIN, (self._path, wait, frozen))
@@ -160,8 +163,9 @@ class PostgresViews(Views):
         return count
 
     def _execute(self, sql: str) -> None:
-        """Several statements at once, which cannot be prepared."""
-        self._mine.connection.execute(sql.encode(), prepare=False)
+        """Several statements at once, which cannot be prepared: of those that may take long."""
+        with unhurried(self._mine.connection, LONG_TIMES):
+            self._mine.connection.execute(sql.encode(), prepare=False)
 
     @property
     def _path(self) -> str:

@@ -10,7 +10,7 @@ from ..harness import Figure, Scale, at_least, run_async
 from ..peers import HERE, python_of
 from .place import Split, log_url
 from .runs import IN_FLIGHT, STEPS, many_runs
-from .workers import Crew, throughput, until_done
+from .workers import Crew, throughput, until
 
 CREW = 4
 ABSURD_CONCURRENCY = 50
@@ -43,7 +43,8 @@ def absurd(dsn: str, runs: int, split: Split) -> float:
     command = [*program, "work", dsn, str(ABSURD_CONCURRENCY), str(STEPS)]
     left = b"SELECT COUNT(*) FROM absurd.t_default WHERE state <> 'completed'"
     with Crew(command, CREW) as crew, psycopg.connect(dsn, autocommit=True) as connection, split.counted():
-        took = until_done(crew, connection, left)
+        crew.begin()
+        took = until(connection, left, 0)
         split.workers += crew.stop()
     return runs * STEPS / took
 

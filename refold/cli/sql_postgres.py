@@ -63,6 +63,7 @@ def _told(error: Exception) -> str:
 def asking(server: Server) -> Iterator[PostgresAsker]:
     """A connection that can only read, and finds the tables of this log by their names."""
     connection = server.connect()
+    connection.patience_s = 2 * SLOW_S  # the server gives up before
     try:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         connection.execute(

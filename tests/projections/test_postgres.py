@@ -11,7 +11,7 @@ from unittest import mock
 import psycopg
 import pytest
 
-from refold.events.errors import StoreBusy, StoreReadOnly
+from refold.events.errors import StoreBusy, StoreError, StoreReadOnly
 from refold.events.postgres import PostgresStore
 from refold.projections import overview, queries
 from refold.projections.core import CORE
@@ -65,6 +65,14 @@ def test_who_writes_is_waited_for_only_so_long(postgres: str) -> None:
             with pytest.raises(StoreBusy, match="another process is writing read models"), tables.writing():
                 pass
         assert runner.catch_up(5) == 5
+
+
+def test_the_server_may_be_silent_while_it_makes_indexes(postgres: str) -> None:
+    with opened(f"{postgres}&patience=1") as (_, views):
+        with views.writing():
+            views._execute("SELECT pg_sleep(1.5)")
+        with pytest.raises(StoreError, match="has not answered"), views.writing():
+            views.run("SELECT pg_sleep(30)")  # control: anything else
 
 
 def test_a_frozen_folder_is_cut_off_and_leaves_nothing(postgres: str) -> None:
