@@ -18,6 +18,7 @@ def take_requests(worker: Any, run_id: str) -> None:
         return
     if work.state == "pending":
         _take_all(worker, run_id)
+        worker.look_again()  # it may have come back to its queue, and there may be a place
         return
     asked = [row for row in worker.store.read(run_id + INBOX, work.seen) if row.tag == t.RequestSent.TAG]
     if not asked:

@@ -107,12 +107,12 @@ from refold.engine.recovery import Recovery
 
 resume, stopped = Recovery._resume, []
 
-def freezes(self, history, run, changes):
+def freezes(self, *rest):
     if not stopped:
-        stopped.append(run)
+        stopped.append(self)
         print("frozen", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
-    resume(self, history, run, changes)
+    resume(self, *rest)
 
 Recovery._resume = freezes
 """

@@ -160,7 +160,12 @@ async def test_a_run_that_is_brought_back_waits_for_a_place_again(anywhere: Plac
         await until(lambda: not e.worker.recovery.queued)
         assert e.store.work("failed").state == "pending"  # type: ignore[union-attr]
         await holder.signal("go")
-        await until(lambda: len(of(failed, t.RunClaimed)) == 2)
+        await until(lambda: len(of(failed, t.RunFailed)) == 2)
+        await failed.retry()  # there is a place: nobody has to end for it
+        await until(lambda: len(of(failed, t.RunFailed)) == 3)
+        again = await e.fork("holder")
+        await e.signal(again, "go")
+        assert await (await e.get(again)).result(timeout=60) == again
         assert most_at_once(e.store) == 1
 
 

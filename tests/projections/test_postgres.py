@@ -75,6 +75,31 @@ def test_the_server_may_be_silent_while_it_makes_indexes(postgres: str) -> None:
             views.run("SELECT pg_sleep(30)")  # control: anything else
 
 
+def test_a_cut_in_the_middle_of_a_fold_leaves_nothing_of_it(postgres: str, postgres_server: str) -> None:
+    with opened(postgres) as (store, views):
+        end = fill(store)
+        runner = Runner(store, views, CORE)
+        assert runner.catch_up(5) == 5
+        write = runner._write
+        writes = 0
+
+        def cut(*stored: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes == 3:  # two tables are written, the others are not
+                assert views._writer is not None
+                pid = views._writer.info.backend_pid
+                with psycopg.connect(postgres_server, autocommit=True) as admin:
+                    admin.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
+            return write(*stored)
+
+        with mock.patch.object(runner, "_write", cut), pytest.raises(StoreError, match=r"terminating|closed"):
+            runner.catch_up(20)
+        assert runner.position == 5
+        runner.reach(end)
+        assert check(store, views, CORE) == []
+
+
 def test_a_frozen_folder_is_cut_off_and_leaves_nothing(postgres: str) -> None:
     with opened(postgres) as (store, views), opened(postgres) as (mine, tables):
         end = fill(store)
