@@ -13,11 +13,11 @@ from ..events.stream import Row, Tail, chain
 from ..events.types import Event, Spent
 from ..events.work import WorkFold
 from . import artifacts
+from .activation import Activation, Floors
 from .attempts import Attempts
 from .commands import event_number
 from .family import spent_of
 from .pause import cause_in, held_steps
-from .run import Activation, Floors
 
 PAGE = 4_000
 """Rows read at a time."""
@@ -102,6 +102,8 @@ class History:
         elif isinstance(event, t.COMMANDS):
             self._add_command(event, version)
         elif isinstance(event, t.RunClaimed):
+            if self.claim is None:
+                self.begins(event.at)
             self.claim, self.rewound = event, False
         elif isinstance(event, t.RunAttention):
             self.attention, self.attention_reason = event.kind, event.reason
@@ -119,10 +121,18 @@ class History:
         elif isinstance(event, t.RunRewound):
             self._rewind(event, version)
 
+    def begins(self, at: datetime) -> None:
+        """It is claimed for the first time: the time of one that waited for a place or a worker is this."""
+        started = self.started
+        if (started.queue or started.run_on) and not started.forked_from:  # a fork has that of what it shares
+            self.activations[0] = self.activations[0]._replace(began=at.timestamp())
+
     def _add_cause(self, event: Event, version: int) -> None:
         self.held.pop(event.cause, None)
         floors, self._floors = self._floors, None
-        self.activations.append(Activation(event, [], isinstance(event, t.RunReopened), floors))
+        later = event.start_at if isinstance(event, t.RunStarted) else None
+        began = None if later is None else later.timestamp()
+        self.activations.append(Activation(event, [], isinstance(event, t.RunReopened), floors, began))
         self.ends_at.append(version)
         self.causes_at.append(version)
         if isinstance(event, _STEP_ENDS):

@@ -8,6 +8,7 @@ stands again.
 import asyncio
 import logging
 from collections import deque
+from datetime import datetime
 from typing import Any, Protocol
 
 from ..events import types as t
@@ -231,6 +232,9 @@ class Recovery:
         taken = history.claim is not None and history.claim.owner != self._keeper.owner
         changes = await history.files.changes() if taken else []
         run = Run(workflow, run_id, started)
+        begins_at = to_datetime(max(self._keeper.clock.now(), history.last_at.timestamp()))
+        if history.claim is None:
+            history.begins(begins_at)
         try:
             for _ in run.replay_slices(history.activations):
                 await asyncio.sleep(0)
@@ -244,9 +248,9 @@ class Recovery:
             self._attend(history, "stuck" if isinstance(error, HandlerStuck) else "diverged", str(error))
             self._keeper.block(run_id, error)
             return
-        self._resume(history, run, changes)
+        self._resume(history, run, changes, begins_at)
 
-    def _resume(self, history: History, run: Run, changes: list[dict[str, Any]]) -> None:
+    def _resume(self, history: History, run: Run, changes: list[dict[str, Any]], begins_at: datetime) -> None:
         """The handler stands where it stood: claim the run, deal with what was in flight, go on."""
         run_id, keeper = run.run_id, self._keeper
         host: Any = keeper
@@ -264,7 +268,8 @@ class Recovery:
         notes: list[Event] = []
         if history.claim is None or history.rewound or history.claim.owner != self._keeper.owner:
             generation = history.claim.generation + 1 if history.claim else 1
-            notes.append(t.RunClaimed(owner=self._keeper.owner, generation=generation, **live.head()))
+            head = live.head(at=begins_at.timestamp() if generation == 1 else None)
+            notes.append(t.RunClaimed(owner=self._keeper.owner, generation=generation, **head))
         if history.attention != "none":
             notes.append(t.RunAttention(kind="none", **live.head()))
         notes += [t.ArtifactChanged(**change, **live.head()) for change in changes]

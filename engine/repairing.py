@@ -4,6 +4,7 @@ Nobody owns a run that has ended, so whoever repairs it appends to its stream; o
 """
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from msgspec import structs
@@ -285,7 +286,7 @@ def _forked(
     """The unit that stores a fork: the shared causes and commands under the new run's name."""
     events: list[Event] = []
     trace = new_trace_id()
-    for cause, commands, _, _ in shared:
+    for cause, commands, *_ in shared:
         for event in (cause, *commands):
             own = {"inbox": 0} if getattr(event, "inbox", 0) else {}  # its inbox is empty
             events.append(structs.replace(event, id=new_event_id(), trace=trace, **own))
@@ -293,7 +294,7 @@ def _forked(
     assert isinstance(start, t.RunStarted)
     events[0] = structs.replace(
         start, key="", ancestors=(), child=0, forked_from=history.run_id, forked_at=version, trigger="fork",
-        triggered_by=None, lock=lock, by=by,
+        triggered_by=None, lock=lock, by=by, start_at=_begun(history),
     )  # fmt: skip
     stored, blobs = put_all_away(events)
     rows, _ = chain(new_id, Tail(), stored)
@@ -302,6 +303,12 @@ def _forked(
         fold.apply(event)
     fold.state, fold.due = "pending", to_datetime(clock.now()).timestamp()
     return Unit((Append(new_id, 0, rows),), (fold.row(),), (), blobs)
+
+
+def _begun(history: History) -> datetime | None:
+    """From when the time of the handler counts, if not from the start: what is shared was asked for then."""
+    began = history.activations[0].began
+    return history.started.start_at if began is None else to_datetime(began)
 
 
 def _words(names: tuple[str, ...]) -> str:

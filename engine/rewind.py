@@ -15,11 +15,11 @@ from ..events.errors import ActRefused, RefoldError
 from ..events.registry import encode_event
 from ..events.types import Event, Spent
 from . import family
+from .activation import Activation
 from .commands import event_number
 from .ending import ALWAYS
 from .loader import History, whole_history
 from .pause import cause_in
-from .run import Activation
 
 _CHILD_OVER = (t.ChildEnded, t.ChildCancelled)
 

@@ -7,8 +7,8 @@ matched against the log (`match`, on replay) or taken as new (`take`).
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any
 
 from msgspec import Raw
 
@@ -16,6 +16,7 @@ from ..events import types as t
 from ..events.errors import ForbiddenInHandler
 from ..events.types import Event
 from . import children, compensation, data, ending, fan_out, gates, signals, steps, tagged
+from .activation import Activation, Floors
 from .commands import CancelCommand, Command, StepCommand, TimerCommand, WaitCommand, event_number
 from .context import Context
 from .divergence import report
@@ -27,25 +28,6 @@ from .workflow import Workflow
 _MISSING: Any = object()
 
 
-class Floors(NamedTuple):
-    """Numbers that the rewound part of a history has used up: what is asked for anew gets others."""
-
-    number: int = 0
-    children: int = 0
-    ordinals: Mapping[str, int] = {}
-
-
-class Activation(NamedTuple):
-    """One cause and the commands that were recorded with it."""
-
-    cause: Event
-    commands: list[Event]
-    open: bool = False
-    """Stored without its commands: they are still to come."""
-    floors: Floors | None = None
-    """The run was rewound to just before this cause."""
-
-
 class Run:
     """Live state of one handler. Not thread-safe; belongs to one `Loop`."""
 
@@ -54,6 +36,7 @@ class Run:
         self.loop = Loop(self, started.seed)
         self.ctx = Context(self)
         self.replaying = False
+        self._began: float | None = None
         self.closed = False
         """The run has ended."""
         self.undos: list[compensation.Undo] | None = None
@@ -222,8 +205,8 @@ class Run:
 
     def begin(self, cause: t.RunStarted) -> None:
         """Start the program."""
-        if cause.start_at is not None:  # what it sleeps counts from when it may begin
-            self.loop.now = cause.start_at.timestamp()
+        if self._began is not None:  # what it sleeps counts from when it began
+            self.loop.now = self._began
         for signal in cause.carried:
             self.signals.setdefault(signal.name, deque()).append(signal)
         self._run_main(ending.program(self, cause.args))
@@ -358,10 +341,11 @@ class Run:
 
     def _replay_one(
         self, cause: Event, commands: list[Event], is_open: bool, floors: Floors | None,
-        *, first: bool, last: bool,
+        began: float | None, *, first: bool, last: bool,
     ) -> None:  # fmt: skip
         if floors is not None:
             self.raise_floors(floors)
+        self._began = began
         new = not commands and last and (is_open or first)
         self._ahead = None if new else commands
         if self._found or self._passed:

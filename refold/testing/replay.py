@@ -7,9 +7,10 @@ from typing import Any, cast
 
 from msgspec import Struct
 
+from ..engine.activation import Activation
 from ..engine.handle import Handle
 from ..engine.loader import History, activations, whole_history
-from ..engine.run import Activation, Run
+from ..engine.run import Run
 from ..engine.settings import Settings
 from ..engine.starting import Registry, register
 from ..engine.workflow import Workflow

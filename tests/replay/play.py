@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from refold.engine.activation import Activation
 from refold.engine.commands import Command, StepCommand
 from refold.engine.loader import activations
-from refold.engine.run import Activation, Run
+from refold.engine.run import Run
 from refold.engine.workflow import Workflow
 from refold.events import codec, types as t
 from refold.events.clock import to_datetime
@@ -157,7 +158,7 @@ def replay(workflow: Workflow[Any, Any], history: History, crash: int, size: int
     try:
         for _ in run.replay_slices(whole[:crash], size):
             pass
-        for cause, recorded, _, floors in whole[crash:]:
+        for cause, recorded, _, floors, _ in whole[crash:]:
             if floors is not None:
                 run.raise_floors(floors)
             run.activate(cause)

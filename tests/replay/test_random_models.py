@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from refold.engine import data
+from refold.engine.activation import Floors
 from refold.engine.loader import floors_of
-from refold.engine.run import Floors, Run
+from refold.engine.run import Run
 from refold.events import types as t
 from refold.events.errors import NonDeterminismError
 
