@@ -71,15 +71,21 @@ _ANYIO_IO = (
 )
 
 _installed: type[Any] | None = None
+_installing = threading.Lock()
 _task_states: Any = {}
 _collecting = 0
 
 
 def install(loop_type: type[Any]) -> None:
     """Check the names and prepare asyncio and anyio for loops of exactly this type; again: no effect."""
+    if _installed is None:
+        with _installing:  # twice would lead each name to itself, for ever
+            if _installed is None:
+                _install(loop_type)
+
+
+def _install(loop_type: type[Any]) -> None:
     global _installed, _task_states
-    if _installed is not None:
-        return
     backend = import_module("anyio._backends._asyncio")
     self_test(backend)
     _task_states = backend._task_states
