@@ -130,7 +130,7 @@ class TestEngine(Answering):
             self._reviving.cancel()
             await asyncio.gather(self._reviving, return_exceptions=True)
         worker = self._worker
-        if worker is not None and not self.bodies.busy:
+        if worker is not None and isinstance(worker.bodies, TestBodies) and not worker.bodies.busy:
             self.settings = structs.replace(self.settings, grace=0.0)
         await super().close()
 
@@ -141,7 +141,14 @@ class TestEngine(Answering):
             door.close()
 
     def _new_door(self) -> Door:
-        door = Door(self._open_place())
+        inner = self._open_place()
+        if getattr(inner, "leases", None) is not None:
+            inner.close()
+            raise ConfigurationError(
+                f"TestEngine(store={inner.url!r:.200}): expected a file, or memory, which one process "
+                "executes; on a server use Engine, with a clock of your own"
+            )
+        door = Door(inner)
         door.on_death, (door.die_before, door.die_after) = self._died, self._dying
         rows = door.scan(max(door.position() - 1, 0), 1)
         if rows:  # log time never goes back

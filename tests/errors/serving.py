@@ -18,6 +18,7 @@ from refold.projections.projection import table
 from refold.projections.runner import Runner
 from refold.projections.views import Views
 from refold.projections.views_open import open_views
+from refold.testing import TestEngine
 from refold.testing.samples import sample_append
 from tests import pg
 from tests.errors.cases import Said, meets
@@ -44,6 +45,12 @@ def reported(kind: type[psycopg.Error]) -> Callable[[Path], Said]:
         return Said(type(error).__name__, str(error))
 
     return provoke
+
+
+@meets("ConfigurationError", "TestEngine(store=…): expected a file, or memory, …")
+async def a_test_engine_on_a_server(folder: Path) -> None:
+    async with TestEngine(store=url()):
+        pass
 
 
 meets("StoreReadOnly", "cannot … …; connect to the primary, …")(reported(errors.ReadOnlySqlTransaction))
