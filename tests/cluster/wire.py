@@ -44,6 +44,8 @@ class Wire:
 
     def close(self) -> None:
         """Nobody gets through any more."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake who waits for a call
         self._listener.close()
         rmtree(self.folder, ignore_errors=True)
 
