@@ -127,7 +127,7 @@ def derive(row: RunRow, state: Open) -> None:
         reason = _blocked_on(state)
     row.blocked_on = None if reason is None else encode(reason).decode()
     row.blocked_type = "" if reason is None else str(reason["type"])
-    since = row.started_at if early else state.blocked_since if state.waiting else None
+    since = row.started_at if early else state.blocked_since if state.begun and state.waiting else None
     row.blocked_since = row.paused_since if state.paused else since
     row.steps_running, row.children_running = len(state.running), len(state.children)
     row.gates_open = len(state.gates)

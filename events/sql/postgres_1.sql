@@ -196,10 +196,10 @@ BEGIN
                 EXIT WHEN one_key IS NULL OR (wrapped AND one_key > turn);
                 cap := free;
                 IF space.per_key IS NOT NULL THEN
-                    SELECT LEAST(free, space.per_key - COUNT(*)) INTO cap FROM refold.work
+                    SELECT space.per_key - COUNT(*) INTO cap FROM refold.work
                     WHERE queue = which AND queue <> '' AND state = 'pending' AND owner IS NOT NULL
                     AND queue_key = one_key;
-                    SELECT cap - COUNT(*) INTO cap FROM (
+                    SELECT LEAST(free, cap - COUNT(*)) INTO cap FROM (
                         SELECT FROM refold.work WHERE queue = which AND queue <> ''
                         AND state IN ('running', 'waiting') AND queue_key = one_key LIMIT space.per_key) AS placed;
                 END IF;

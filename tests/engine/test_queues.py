@@ -124,7 +124,7 @@ async def test_keys_take_turns_and_what_is_full_holds_up_nobody_else(anywhere: P
 
 async def test_at_most_so_many_begin_in_a_period() -> None:
     async with TestEngine(workflows=[passes], queues=[Queue("q", rate=(2, 60.0))]) as e:
-        runs = [await e.start(passes, queue="q") for _ in range(5)]
+        runs = [await e.start(passes, id=f"r{number}", queue="q") for number in range(5)]
         for run in runs:
             await run.result()
         times = [of(run, t.RunClaimed)[0].at.timestamp() for run in runs]

@@ -39,6 +39,8 @@ def filled(kind: type[Any], value: Raw) -> Any:
             fields[field.name] = filled(t.Failure, value)
         elif "Carried" in text:
             fields[field.name] = (filled(Carried, SMALL), filled(Carried, value))
+        elif isinstance(field.type, type) and issubclass(field.type, msgspec.Struct) and field.required:
+            fields[field.name] = filled(field.type, value)
         elif text.startswith("dict"):
             fields[field.name] = {}
         elif field.required or field.type is Raw:

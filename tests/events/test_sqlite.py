@@ -42,13 +42,16 @@ def test_a_copy_that_came_without_wal_gets_it_back(tmp_path: Path) -> None:
 
 
 QUESTIONS = {
-    "due": ("work_due", (1.0, 10)),
-    "mail": ("work_mail", (10,)),
-    "running": ("work_running", ("", 10)),
-    "next_due": ("work_due", (1.0,)),
+    "due": ("work_due", ('[""]', 1.0, 10)),
+    "mail": ("work_mail", ('[""]', 10)),
+    "running": ("work_running", ("", '[""]', 10)),
+    "next_due": ("work_due", ('[""]', 1.0)),
     "tail": ("sqlite_autoindex_stored_events_1", ("run",)),
     "read": ("sqlite_autoindex_stored_events_1", ("run", 0, 10)),
 }
+
+
+TAGS = "; LIST SUBQUERY 1; SCAN json_each VIRTUAL TABLE INDEX 1:"
 
 
 def plan(connection: sqlite3.Connection, query: str) -> str:
@@ -63,7 +66,7 @@ def test_the_engines_questions_are_answered_by_one_index(query: str, tmp_path: P
     answer = plan(store._file.writer(), query)
     assert f"INDEX {QUESTIONS[query][0]}" in answer
     assert "TEMP B-TREE" not in answer
-    assert ";" not in answer
+    assert ";" not in answer.removesuffix(TAGS)
     store.close()
 
 
