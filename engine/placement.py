@@ -69,9 +69,7 @@ def placement(
     )
 
 
-def child_placement(
-    queue: str | None, priority: int, queue_key: str | None, run_on: str | None
-) -> Placement:
+def child_placement(queue: str | None, priority: int, queue_key: str | None, run_on: str | None) -> Placement:
     """The options of `ctx.child`, checked. Raises `ConfigurationError`."""
     if queue is None and run_on is None and queue_key is None and priority == 0:
         return AT_ONCE

@@ -33,8 +33,8 @@ class RunRow(Struct, gc=False):
             '`{"type":"child","child":5,"run_id":…}`, `{"type":"retry","step":1,"due_at":…}` or '
             '`{"type":"timer","timer":3,"due_at":…}`; the first of these kinds that is open. One that is not '
             'to begin yet: `{"type":"timer","timer":0,"due_at":…}`; one that waits for a place in a queue '
-            '`{"type":"queue","name":"emails","key":"ana"}`, or for a worker `{"type":"worker","tag":"gpu"}`. '
-            'A paused run: `{"type":"paused"}`.',
+            '`{"type":"queue","name":"emails","key":"ana"}`, or for a worker '
+            '`{"type":"worker","tag":"gpu"}`. A paused run: `{"type":"paused"}`.',
             "json",
         ),
     ] = None
