@@ -112,14 +112,14 @@ class Alone:
 
     def due(self, now: float, limit: int, skip: Collection[str], room: int) -> list[str]:
         found = self._store.due(now, limit + len(skip), self._tags)
-        return found + self._queued(now, limit, skip)
+        return found + self._queued(now, min(limit, room), skip)
 
-    def _queued(self, now: float, limit: int, skip: Collection[str]) -> list[str]:
+    def _queued(self, now: float, room: int, skip: Collection[str]) -> list[str]:
         for run_id in list(self._given):
             work = self._store.work(run_id)
             if work is None or work.state != "pending" or work.due_at is None or run_id in skip:
                 del self._given[run_id]  # it has begun, has ended or is held: its row says so
-        places = self._turns.next(now, limit - len(self._given), self._given, skip, self._tags)
+        places = self._turns.next(now, room, self._given, skip, self._tags)
         self._given |= places.runs
         self.again_at = places.again_at or float("inf")
         return list(self._given)
@@ -229,7 +229,10 @@ class Shared:
         if run_id in self._taken and monotonic() < self._next_beat + self._refresh:  # the lease holds
             self._taken.discard(run_id)
             return True
-        return bool(self._leases.take(run_id))
+        taken = bool(self._leases.take(run_id))
+        if not taken:
+            self._freed.add(run_id)  # what we started for workers with another tag
+        return taken
 
     def let_go(self, run_id: str) -> None:
         self._taken.discard(run_id)

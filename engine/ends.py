@@ -2,8 +2,14 @@
 
 import asyncio
 
-from ..events.errors import RefoldError
+from ..events import types as t
+from ..events.blobs import bring_back
+from ..events.errors import RefoldError, StoreCorrupt
+from ..events.store import Store, read_rows
 from ..events.types import Event
+
+PAGE = 500
+TAGS = frozenset(kind.TAG for kind in t.ENDS)
 
 
 class Ends:
@@ -38,3 +44,15 @@ class Ends:
         """No end will be known here."""
         for run_id in list(self._waiters):
             self.fail(run_id, error)
+
+
+def stored_end(store: Store, run_id: str) -> Event:
+    """The last end of a run that is over. Raises `StoreCorrupt`, `StoreError`."""
+    before = store.tail(run_id).version
+    while before > 0:  # facts may follow the end: what bodies that unwound have spent
+        first = max(0, before - PAGE)
+        for row in reversed(read_rows(store, run_id, first, before - first)):
+            if row.tag in TAGS:
+                return bring_back(row.event(), store.blob)
+        before = first
+    raise StoreCorrupt(f"run {run_id!r} is done by the table `work`, its stream has no end; restore a backup")

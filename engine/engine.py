@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ..events import types as t
-from ..events.blobs import bring_back
 from ..events.clock import (
     Clock,
     SystemClock,
@@ -27,6 +25,7 @@ from .beginning import Beginning
 from .bodies import StepWrapper
 from .claims import Claims, claims_of
 from .closing import to_its_end
+from .ends import stored_end
 from .executors import Executor, check_executors, check_place
 from .handle import Handle
 from .lookup import Runs
@@ -50,8 +49,6 @@ R = TypeVar("R")
 
 DEFAULT_STORE = "refold.db"
 POLL_S = 0.02
-END_PAGE = 500
-END_TAGS = frozenset(kind.TAG for kind in t.ENDS)
 
 
 class Engine(Beginning, Talking, Repairing):
@@ -244,18 +241,7 @@ class Engine(Beginning, Talking, Repairing):
         work = self.store.work(run_to_find(run_id))
         if work is None:
             raise RunNotFound(run_id)
-        if work.state != "done":
-            return None
-        before = self.store.tail(run_id).version
-        while before > 0:  # facts may follow the end: what bodies that unwound have spent
-            first = max(0, before - END_PAGE)
-            for row in reversed(read_rows(self.store, run_id, first, before - first)):
-                if row.tag in END_TAGS:
-                    return bring_back(row.event(), self.store.blob)
-            before = first
-        raise StoreCorrupt(
-            f"run {run_id!r} is {work.status} by the table `work`, its stream has no end; restore a backup"
-        )
+        return stored_end(self.store, run_id) if work.state == "done" else None
 
     def why(self, run_id: str) -> Any:
         """How a run stands and why, as `refold why` tells it: `print(engine.why("order-42"))`.

@@ -9,6 +9,7 @@ from ..events.clock import own_timers
 from ..events.errors import StoreBusy, StoreError
 from ..events.stream import SCHEDULES
 from . import blocked
+from .ends import stored_end
 
 _log = logging.getLogger("refold.worker")
 
@@ -143,8 +144,14 @@ class Following:
                     worker.evict(run_id)  # a zombie went on with it, and has left it
                 worker.recovery.enqueue(run_id)
             after = page[-1]
+        self._hear_ends()
+
+    def _hear_ends(self) -> None:
+        """Tell who waits here for runs that have ended elsewhere; that takes no room."""
+        worker = self._worker
         for run_id in worker.claims.ended(self._awaited()):
-            worker.recovery.enqueue(run_id)
+            worker.ends.tell(run_id, stored_end(worker.store, run_id))
+            blocked.pass_on(worker, run_id)
 
     def _awaited(self) -> list[str]:
         """Runs that somebody here waits for, and that may end elsewhere."""
@@ -190,8 +197,8 @@ class Following:
                 worker.drain_inbox(live)
         for run_id in worker.claims.asked(worker.blocked):
             blocked.take_requests(worker, run_id)  # every worker may have left it out: whoever sees it, acts
-        for run_id in worker.claims.ended(self._awaited()) if worker.claims.shared else ():
-            worker.recovery.enqueue(run_id)
+        if worker.claims.shared:
+            self._hear_ends()
         found = sum(run_id not in worker.blocked for run_id in due)
         more = newborn or found >= limit  # those that did not fit on the page are due, too
         self.starved = worker.room == 0

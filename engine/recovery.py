@@ -223,6 +223,7 @@ class Recovery:
         queue = started.queue if history.pending else ""
         if not self._keeper.claims.may_begin(run_id, queue, started.run_on):
             self.let_go(run_id)
+            self._keeper.claims.let_go(run_id)
             blocked.take_requests(self._keeper, run_id)
             return
         workflow = self._keeper.workflows.get((started.workflow, started.workflow_version))

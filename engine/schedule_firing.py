@@ -135,6 +135,9 @@ class Firing:
             self._wait(stream, running, standing.next_at, now)
             return
         worker.claims.let_go(stream)  # any worker may fire the next one
+        if standing.next_at is not None and not standing.paused:  # not seen by a look before this
+            following = worker.following
+            following.look_at = min(following.look_at, standing.next_at.timestamp())
 
     def _wait(self, stream: str, running: Iterable[str], next_at: datetime | None, now: datetime) -> None:
         """A time waits for runs to end: those here tell, those elsewhere are asked; and more times come."""
@@ -159,6 +162,14 @@ class Firing:
                 stream.removeprefix(SCHEDULES),
                 reason,
             )
+
+    def _note_taken(self, runs: list[Newborn]) -> bool:
+        """Which of the runs were there already; False: that cannot be seen now."""
+        try:
+            self._taken = {run.run_id for run in runs if self._worker.store.tail(run.run_id).version}
+        except StoreError:
+            return False
+        return True
 
     def _store(self, record: Record, flow: Workflow[Any, Any], decided: Decided, now: datetime) -> None:
         worker, stream, along = self._worker, record.stream, NOTHING_ALONG
@@ -186,9 +197,7 @@ class Firing:
                     worker.begin(newborn)
                 for message in posts:
                     worker.mail_for(message.run_id)
-            elif isinstance(error, AppendRefused):
-                self._taken = {run.run_id for run in runs if worker.store.tail(run.run_id).version}
-            else:
+            elif not isinstance(error, AppendRefused) or not self._note_taken(runs):
                 self._loop.call_later(RETRY_S, worker.look_again)
                 return
             self.attend_safely(stream)  # there may be more of it

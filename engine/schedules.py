@@ -283,8 +283,10 @@ def list_schedules(store: Reading, *, deleted: bool = False) -> list[ScheduleInf
 
 def next_times(record: Record, count: int) -> list[datetime]:
     """The next times of a schedule, from the first that nothing has been decided about."""
-    if type(count) is not int or count < 0:
-        raise ConfigurationError(f"next({record.name!r}, {count!r:.80}): expected how many times")
+    if type(count) is not int or not 0 <= count <= MOST_TIMES:
+        raise ConfigurationError(
+            f"next({record.name!r}, {count!r:.80}): expected how many times, {MOST_TIMES:,} at the most"
+        )
 
     def rest() -> Iterable[datetime]:
         at, times = record.last.standing.next_at, times_of(record.plan.timing)

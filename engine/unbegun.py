@@ -84,7 +84,9 @@ class _Reader:
         head = self._head(message.id, message.by)
         if verb in ("cancel", "compensate"):
             kind = getattr(message, "kind", "UserRequested")
-            self.end = t.RunCancelled(reason=message.reason, kind=kind, unbegun=True, **head)
+            self.end = t.RunCancelled(
+                reason=message.reason, kind=kind, inbox=version, unbegun=True, **head
+            )  # fmt: skip
             self.events.append(self.end)
         elif verb == "terminate":
             self.end = t.RunTerminated(reason=message.reason, inbox=version, **head)

@@ -30,7 +30,9 @@ LINGER_S = 0.02
 LINGER_UNITS = 256
 """… and how many of them at the most."""
 MAX_BATCH = 1_000
-"""Units in one transaction."""
+"""Units in one transaction …"""
+MAX_BYTES = 32 * 1024 * 1024
+"""… and their bytes, but for a single larger one: a statement of a server takes less than 1 GiB."""
 MAX_QUEUE = 10_000
 """Units that may wait; then `room()` holds back whoever produces more."""
 LOOK_BACK = 10_000
@@ -144,7 +146,7 @@ class Log:
         if self._busy or self._closed or not self._queue:
             self._urgent = False  # else the next append believes that a commit is coming
             return
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+        batch = self._next_batch()
         self._urgent = False
         self._busy = True
         units = [pending.unit for pending in batch]
@@ -161,6 +163,13 @@ class Log:
             self._loop.call_soon(self._settle, batch, (cut, 0.0))
             raise
         self._settle(batch, outcome)
+
+    def _next_batch(self) -> list[_Pending]:
+        """As many as may go together; never fewer than one."""
+        batch, size = [self._queue.popleft()], 0
+        while self._queue and len(batch) < MAX_BATCH and (size := size + batch[-1].unit.size) < MAX_BYTES:
+            batch.append(self._queue.popleft())
+        return batch
 
     def _commit(self, units: list[Unit]) -> tuple[list[Refusal | None] | StoreError, float]:
         began = perf_counter()

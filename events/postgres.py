@@ -1,7 +1,6 @@
 """The store on a PostgreSQL server: no lock in the append path, one round trip for most commits."""
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -28,7 +27,9 @@ TRIES = 20
 INBOX_LOCKS = 64
 """Correspondents of one run queue up at one of so many locks: one for each run may be too many."""
 UNITS = 100
-"""Units of a whole log that one statement stores."""
+"""Units of a whole log that one statement stores …"""
+BYTES = 32 * 1024 * 1024
+"""… and their bytes, but for a single larger one: PostgreSQL takes less than 1 GiB."""
 BACK = 1_000
 """How many commits may become visible before one with a lower number without being missed by `changed`."""
 _TRUE = b"\1"
@@ -92,7 +93,7 @@ class PostgresStore(PostgresReader, Owning):
             return False
         self._own += bool(batch.rows)
         self._acknowledge(batch)
-        if self.leases.owner is None:  # who executes nothing speaks to somebody who does
+        if self.leases.owner is None or batch.for_others:  # who executes nothing speaks to somebody who does
             self._hint(connection)
         return True
 
@@ -197,7 +198,9 @@ class PostgresStore(PostgresReader, Owning):
             try:
                 connection, own = server.writer(), 0
                 with unhurried(connection), connection.transaction():
-                    while some := list(islice(left, UNITS)):
+                    # Who brings the units may pause: a file that comes through a network, for one.
+                    connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                    while some := _several(left):
                         refusals, batch, mail, _ = self._admitted(connection, some)
                         for refusal in refusals:
                             if refusal is not None:
@@ -206,9 +209,12 @@ class PostgresStore(PostgresReader, Owning):
                         own += bool(batch.rows)
                 self._own += own  # not before: a refused one takes all of them back
                 self._hint(connection)
-            except psycopg.Error as error:
-                server.drop_writer()
-                raise server.typed(error, "write") from error
+            except BaseException as error:
+                if not isinstance(error, StoreError):
+                    server.drop_writer()
+                if isinstance(error, psycopg.Error | UnicodeError):
+                    raise server.typed(error, "write") from error
+                raise
 
     # ---- reading
 
@@ -282,3 +288,15 @@ class PostgresStore(PostgresReader, Owning):
             pass
         finally:
             self._server.close()
+
+
+def _several(units: Iterator[Unit]) -> list[Unit]:
+    """The next few; none: there are no more."""
+    some: list[Unit] = []
+    size = 0
+    for unit in units:
+        some.append(unit)
+        size += unit.size
+        if len(some) == UNITS or size > BYTES:
+            break
+    return some

@@ -1,8 +1,9 @@
 """Where a log on PostgreSQL is: the URL, and the statements with the name of its schema."""
 
+import re
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from .errors import ConfigurationError
 
@@ -18,14 +19,20 @@ LIBPQ = {
 SQL = Path(__file__).with_name("sql")
 
 
+_SECRET = ("password", "passfile", "sslkey", "sslpassword")
+_STRAY = re.compile("%(?![0-9a-fA-F]{2})")
+"""A % that begins no code."""
+_PORT = re.compile(r"(^|^[^:\[\]]+|^\[[0-9a-fA-F:.%]+\])(:[0-9]*)?$")
+"""A host, perhaps none, and perhaps its port."""
+
+
 class Address:
     """Where a log is: what libpq is told, and which schema. Shown without the password."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        parts, options = _parts(url)
         self.schema = options.pop("schema", DEFAULT_SCHEMA)
-        if not (self.schema.isidentifier() and self.schema.isascii() and len(self.schema) <= 63):
+        if not (self.schema.isidentifier() and self.schema.isascii() and len(self.schema) <= 56):
             raise ConfigurationError(
                 f"schema={self.schema!r} in the URL: expected a name of ASCII letters, digits and underscores"
             )
@@ -48,7 +55,7 @@ class Address:
         self.direct = urlunsplit(("postgresql", past, parts.path, way, "")) if direct else ""
         """Past the pooler, for what needs a connection of its own; empty: there is no such way."""
         shown = f"{user.partition(':')[0]}@{hosts}" if user else hosts
-        kept = {key: value for key, value in options.items() if key not in ("password", "passfile", "sslkey")}
+        kept = {key: value for key, value in options.items() if key not in _SECRET}
         kept |= {"schema": self.schema} if self.schema != DEFAULT_SCHEMA else {}
         self.url = urlunsplit(("postgresql", shown, parts.path, urlencode(kept, quote_via=quote), ""))
 
@@ -57,6 +64,26 @@ class Address:
         return int.from_bytes(
             sha256(f"refold/{self.schema}/{what}".encode()).digest()[:8], "big", signed=True
         )
+
+
+def _parts(url: str) -> tuple[SplitResult, dict[str, str]]:
+    """The URL taken apart. One that is wrong is not told: where its password ends is not clear."""
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        hosts = parts.netloc.rpartition("@")[2]
+        clear = not parts.fragment and "@" not in parts.path and parts.netloc.count("@") <= 1
+        clear = clear and all(name.isidentifier() for name in options) and not _STRAY.search(url)
+        clear = clear and all(_PORT.search(host) for host in hosts.split(","))
+    except ValueError:
+        clear = False
+    if not clear:
+        raise ConfigurationError(
+            "the URL of the server cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+            "perhaps with ?OPTION=…, and every @ : / ? # [ ] and % in a name or a password percent-encoded "
+            "(%40 for @, %25 for %)"
+        )
+    return parts, options
 
 
 def _seconds(name: str, text: str) -> float | None:

@@ -57,6 +57,11 @@ class Batch:
         if unit.begins:
             self.begins.append(unit.begins)
 
+    @property
+    def for_others(self) -> bool:
+        """Whether something waits for a place in a queue, or for a worker with a tag, from now on."""
+        return any(work.state == "pending" and (work.queue or work.run_on) for work in self.works.values())
+
     def parameters(self) -> dict[str, Any]:
         """Arrays by name; rows of `work` in the order in which everybody locks them."""
         rows, works = self.rows, [self.works[run_id] for run_id in sorted(self.works)]

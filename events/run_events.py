@@ -125,6 +125,8 @@ class RunCancelled(Event, frozen=True, kw_only=True, omit_defaults=True):
     TAG = "run.cancelled"
     reason: str = ""
     kind: str = "UserRequested"
+    inbox: int = 0
+    """Version of the inbox message that asked for it, when its handler was not asked."""
     unbegun: bool = False
     """Its handler was not asked: it waited for its time, or for a place in its queue. A fact, then."""
     open: tuple[int, ...] = ()

@@ -64,6 +64,12 @@ class Unit(Struct, frozen=True):
     begins: str = ""
     """The run of a queue that begins with this: where many execute the log, its place must still be ours."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of its events and contents."""
+        rows = sum(len(row.state) for append in self.appends for row in append.rows)
+        return rows + sum(len(post.state) for post in self.posts) + sum(len(data) for _, data in self.blobs)
+
 
 def read_rows(store: "Reading", stream: str, after: int = 0, limit: int | None = None) -> list[Row]:
     """As `store.read`, for whoever does not ask for positions.

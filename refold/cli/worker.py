@@ -5,13 +5,14 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from ..engine.engine import Engine
 from ..engine.settings import Settings
 from ..engine.workflow import Workflow
 from ..events.clock import SystemClock, to_datetime
-from ..events.errors import HandlerError, StoreBusy
+from ..events.errors import HandlerError, StoreBusy, StoreError
 from ..events.open import open_store
 from ..events.store import Store
 from .exits import INTERRUPTED, OK
@@ -70,8 +71,9 @@ async def _work(
         finally:
             await engine.close()
     except asyncio.CancelledError:
-        while news is not None and told.page(news):
-            pass
+        with suppress(StoreError):
+            while news is not None and told.page(news):
+                pass
         told.line("stopped", "what is unfinished goes on with the next worker")
         return code
     return OK
@@ -96,9 +98,10 @@ async def _enter(engine: Engine, wait: bool, told: "Telling") -> None:
 async def _follow(engine: Engine, news: News, told: "Telling") -> None:
     blocked, more = 0, False
     while True:
-        more = (more or news.due()) and told.page(news)
-        if len(engine.worker.blocked) != blocked:
-            blocked = told.blocked(engine)
+        with suppress(StoreError):  # the engine says that the store cannot be read, and goes on when it can
+            more = (more or news.due()) and told.page(news)
+            if len(engine.worker.blocked) != blocked:
+                blocked = told.blocked(engine)
         if engine.worker.closing:
             raise StoreBusy(f"another process has taken over {engine.store.url}; it goes on there")
         await asyncio.sleep(0 if more else LOOK_S)

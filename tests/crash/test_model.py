@@ -111,7 +111,7 @@ def test_votes_of_its_own_process_survive_as_well(server: Server) -> None:
 def test_many_at_once_survive_whatever_their_order(server: Server) -> None:
     unkilled = server.play("clan")
     assert unkilled.problems == []
-    for moment in range(1, unkilled.moments + 1, 4):
+    for moment in range(1, unkilled.moments + 1, 8):
         outcome = server.play("clan", moment, *(1 + moment * k % (6 + k) for k in (1, 3, 5, 7)))
         assert outcome.problems == [], f"killed {outcome.deaths}"
         assert outcome.result == unkilled.result

@@ -23,7 +23,7 @@ def test_a_refused_append_costs_nothing_but_time(server: Server, flow: str, kind
 
 def test_a_kill_after_a_refusal_costs_nothing_either(server: Server) -> None:
     calm = server.unkilled("branches")
-    for commit in range(2, calm.commits + 1):
+    for commit in range(2, calm.commits + 1, 2):
         for later in (3, 5):
             outcome = server.play(
                 "branches",

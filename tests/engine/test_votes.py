@@ -40,7 +40,7 @@ async def test_gates_are_named_numbered_and_have_a_token(way: str, place: Place)
             await door.approve("r", "money", by="ana")
         await door.approve("r", "legal", by="ana")
         await door.approve("r", opened[2].token, by="ben")
-        with pytest.raises(VoteRefused, match="closed: approved"):
+        with pytest.raises(VoteRefused, match="closed"):
             await door.approve("r", "legal#1", by="ben")
         await door.approve("r", opened[1].gate, by="cem")
         assert await handle.result() == ["legal ana", "money cem", "money ben"]

@@ -16,7 +16,7 @@ _TESTS = {
         "overlap=…: expected one of",
         "window=…: expected seconds",
         "schedules=[…] expects Schedule(…)",
-        "next(…, …): expected how many times",
+        "next(…, …): expected how many times, …",
     ),
     "engine/test_schedules.py::test_without_its_library_a_cron_expression_says_what_to_install": (
         "cron=… needs the library cronsim",

@@ -23,6 +23,7 @@ OPENED: dict[tuple[str, str], Any] = {
     ("ConfigurationError", "… is not the path of a file; use …"): ":memory:",
     ("ConfigurationError", "…: a memory store has no name; write memory://"): "memory://shop",
     ("ConfigurationError", "schema=… in the URL: …"): "postgresql://host/db?schema=a-b",
+    ("ConfigurationError", "the URL of the server cannot be read: …"): "postgresql://bob:s3c[ret@host/db",
     ("ConfigurationError", "prepare=… in the URL: expected yes or no"): "postgresql://host/db?prepare=maybe",
     ("ConfigurationError", "…=… in the URL: expected seconds, …"): "postgresql://host/db?patience=long",
     ("ConfigurationError", "…: no store is called …; use …"): "redis://host",
