@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
@@ -144,23 +145,19 @@ class Following:
                     worker.evict(run_id)  # a zombie went on with it, and has left it
                 worker.recovery.enqueue(run_id)
             after = page[-1]
-        self._hear_ends()
+        self._hear_ends(self._awaited())
 
-    def _hear_ends(self) -> None:
+    def _hear_ends(self, runs: Iterable[str]) -> None:
         """Tell who waits here for runs that have ended elsewhere; that takes no room."""
         worker = self._worker
-        for run_id in worker.claims.ended(self._awaited()):
+        for run_id in worker.claims.ended([*runs]):
             worker.ends.tell(run_id, stored_end(worker.store, run_id))
             blocked.pass_on(worker, run_id)
 
-    def _awaited(self) -> list[str]:
+    def _awaited(self) -> set[str]:
         """Runs that somebody here waits for, and that may end elsewhere."""
-        worker = self._worker
-        return [
-            run_id
-            for run_id in worker.ends.awaited() - worker.live.keys()
-            if not worker.recovery.holds(run_id)
-        ]
+        awaited: set[str] = self._worker.ends.awaited()
+        return awaited - self._worker.live.keys()
 
     def look_soon(self) -> None:
         """Look in this turn of the loop, once for all who ask: a place in a queue is free, or may be."""
@@ -197,8 +194,8 @@ class Following:
                 worker.drain_inbox(live)
         for run_id in worker.claims.asked(worker.blocked):
             blocked.take_requests(worker, run_id)  # every worker may have left it out: whoever sees it, acts
-        if worker.claims.shared:
-            self._hear_ends()
+        if worker.claims.shared:  # those that are on their way here, of which there may be many, are swept
+            self._hear_ends(run for run in self._awaited() if not worker.recovery.holds(run))
         found = sum(run_id not in worker.blocked for run_id in due)
         more = newborn or found >= limit  # those that did not fit on the page are due, too
         self.starved = worker.room == 0
