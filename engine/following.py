@@ -156,8 +156,8 @@ class Following:
 
     def _awaited(self) -> set[str]:
         """Runs that somebody here waits for, and that may end elsewhere."""
-        awaited: set[str] = self._worker.ends.awaited()
-        return awaited - self._worker.live.keys()
+        found: set[str] = self._worker.ends.awaited() - self._worker.live.keys()
+        return found
 
     def look_soon(self) -> None:
         """Look in this turn of the loop, once for all who ask: a place in a queue is free, or may be."""
