@@ -1,6 +1,7 @@
 """Where a log on PostgreSQL is: the URL, and the statements with the name of its schema."""
 
 import re
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -68,22 +69,19 @@ class Address:
 
 def _parts(url: str) -> tuple[SplitResult, dict[str, str]]:
     """The URL taken apart. One that is wrong is not told: where its password ends is not clear."""
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         hosts = parts.netloc.rpartition("@")[2]
         clear = not parts.fragment and "@" not in parts.path and parts.netloc.count("@") <= 1
         clear = clear and all(name.isidentifier() for name in options) and not _STRAY.search(url)
-        clear = clear and all(_PORT.search(host) for host in hosts.split(","))
-    except ValueError:
-        clear = False
-    if not clear:
-        raise ConfigurationError(
-            "the URL of the server cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
-            "perhaps with ?OPTION=…, and every @ : / ? # [ ] and % in a name or a password percent-encoded "
-            "(%40 for @, %25 for %)"
-        )
-    return parts, options
+        if clear and all(_PORT.search(host) for host in hosts.split(",")):
+            return parts, options
+    raise ConfigurationError(
+        "the URL of the server cannot be read: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, "
+        "perhaps with ?OPTION=…, and every @ : / ? # [ ] and % in a name or a password percent-encoded "
+        "(%40 for @, %25 for %)"
+    )
 
 
 def _seconds(name: str, text: str) -> float | None:
