@@ -60,7 +60,7 @@ class Threads:
         return job
 
     def _start_if_needed(self) -> None:
-        if self._spare >= 0 or self._count >= self._limit:
+        if self._spare >= 0 or self._count >= self._limit or self._closed:
             return
         self._count += 1
         self._spare += 1
@@ -73,6 +73,11 @@ class Threads:
                 self._limit += 1
                 self._start_if_needed()
             job.given_up = True
+
+    def begin_nothing(self) -> None:
+        """What waits for a thread waits for ever: the place of what is given up now is nobody's."""
+        with self._lock:
+            self._closed = True
 
     def close(self) -> None:
         """Begin nothing more; threads end, busy ones after their job."""

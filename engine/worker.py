@@ -112,6 +112,7 @@ class Worker:
             await asyncio.wait(bodies, timeout=max(0.0, deadline - monotonic()))
             if monotonic() >= deadline:
                 break
+        self.bodies.threads.begin_nothing()
         stopped = self._bodies()
         for live in self.live.values():
             live.alarms.clear()
